@@ -1,0 +1,49 @@
+# make demo: simulated scenes -> data set -> training -> evaluation -> leaderboard page
+# make test: the tests.  Both install into .venv on first use; VENV=PATH uses a ready environment instead.
+
+VENV ?= .venv
+PYTHON ?= python3
+BIN := $(VENV)/bin
+DEMO ?= demo
+STAMP := $(VENV)/.tidemark-installed
+PIP := $(BIN)/python -m pip install --disable-pip-version-check -c constraints.txt
+
+.DEFAULT_GOAL := help
+.PHONY: help install demo test test-slow lint bench clean
+
+help:
+	@sed -n 's/^# //p' Makefile
+	@echo "also: install, test-slow, lint, bench, clean"
+
+ifeq ($(VENV),.venv)
+install: $(STAMP)
+$(STAMP): setup.cfg constraints.txt
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(PIP) torch
+	$(PIP) setuptools wheel
+	$(PIP) --no-build-isolation -e ".[test]"
+	touch $@
+else
+install:
+	$(BIN)/python -c "import tidemark" 2>/dev/null || $(PIP) --no-build-isolation --no-deps -e .
+endif
+
+demo: install
+	sh configs/demo/run.sh $(BIN)/tidemark $(DEMO)
+
+test: install
+	$(BIN)/pytest -q -m "not slow"
+
+test-slow: install
+	$(BIN)/pytest -q -m slow
+
+lint: install
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+bench: install
+	$(BIN)/pytest -q -c benchmark/perf/pytest.ini benchmark/perf
+	$(BIN)/tidemark bench loader
+
+clean:
+	rm -rf $(DEMO) build *.egg-info .pytest_cache .ruff_cache .hypothesis

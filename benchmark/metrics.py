@@ -1,0 +1,251 @@
+"""Accuracy metrics as pure functions on NumPy arrays; the one definition of IoU for training and evaluation.
+
+Counts come first: ``confusion`` turns label and prediction into integers, everything else is computed from integers
+that were added up over as many chips as wanted. Leading axes are batch axes throughout: a confusion array of shape
+(..., n, n) gives scores of shape (...) or (..., n), as float64, NaN where a score is not defined.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+IGNORE = 255
+BLOCK = 1 << 17  # pixels per step: the temporary arrays stay in the cache
+BOUNDARY_TOLERANCE_PX = 2.0
+ECE_BINS = 15
+
+
+def confusion(truth: NDArray, prediction: NDArray, n: int, ignore: int = IGNORE) -> NDArray[np.int64]:
+    """Count pairs of true class (row) and predicted class (column).
+
+    A prediction of ``ignore`` where the truth is known is wrong and counts as the class after the true one
+    ((truth + 1) mod n: with two classes the opposite one), so that abstaining never pays.
+
+    Args:
+        truth: integers of any shape, 0 … n-1 or ``ignore``; ignored elements count nowhere.
+        prediction: integers of the same shape, 0 … n-1 or ``ignore``. Fastest when both are uint8.
+        n: number of classes, 2 … 255.
+        ignore: the value without a label.
+
+    Returns:
+        (n, n) int64.
+
+    Raises:
+        ValueError: shapes differ, or a value is neither a class nor ``ignore``.
+    """
+    truth, prediction = np.asarray(truth), np.asarray(prediction)
+    if truth.shape != prediction.shape:
+        raise ValueError(f"truth has shape {truth.shape}, prediction {prediction.shape}")
+    truth, prediction = truth.reshape(-1), prediction.reshape(-1)
+    count = _count_binary if n == 2 else _count
+    total = np.zeros((n, n), np.int64)
+    for start in range(0, truth.size, BLOCK):
+        total += count(truth[start : start + BLOCK], prediction[start : start + BLOCK], n, ignore)
+    return total
+
+
+def _count_binary(truth: NDArray, prediction: NDArray, n: int, ignore: int) -> NDArray[np.int64]:
+    """(2, 2) from comparisons alone: they and count_nonzero run in SIMD, a histogram does not."""
+    wet, dry = truth == 1, truth == 0
+    n_wet, n_dry = np.count_nonzero(wet), np.count_nonzero(dry)
+    if n_wet + n_dry != truth.size:
+        _check(truth, n, ignore, "truth")
+    said_wet = prediction == 1
+    abstained = _check(prediction, n, ignore, "prediction")
+    tp, fp = np.count_nonzero(wet & said_wet), np.count_nonzero(dry & said_wet)
+    if abstained:
+        fp += np.count_nonzero(dry & (prediction == ignore))
+    return np.array([[n_dry - fp, fp], [n_wet - tp, tp]], np.int64)
+
+
+def _count(truth: NDArray, prediction: NDArray, n: int, ignore: int) -> NDArray[np.int64]:
+    partly = _check(truth, n, ignore, "truth")
+    kind = np.uint8 if n <= 15 else np.uint16  # holds n * n, the code of what is ignored
+    truth, known = truth.astype(kind, copy=False), truth != ignore
+    if _check(prediction, n, ignore, "prediction"):
+        prediction = np.where(prediction == ignore, (truth + kind(1)) % kind(n), prediction)
+    code = truth * kind(n) + prediction.astype(kind, copy=False)
+    if partly:
+        code[~known] = n * n
+    return np.bincount(code, minlength=n * n + 1)[: n * n].reshape(n, n)
+
+
+def _check(values: NDArray, n: int, ignore: int, what: str) -> bool:
+    """Whether any value is ``ignore``; ValueError when one is neither that nor a class."""
+    if values.dtype == np.uint8 and values.max() < n:  # the common case, at the speed of memory
+        return False
+    ignored = values == ignore
+    bad = values[((values < 0) | (values >= n)) & ~ignored]
+    if bad.size:
+        raise ValueError(f"{what} holds {bad[0]}, expected a class 0 … {n - 1} or {ignore}")
+    return bool(ignored.any())
+
+
+def _ratio(above: ArrayLike, below: ArrayLike) -> NDArray[np.float64]:
+    above, below = np.asarray(above, np.float64), np.asarray(below, np.float64)
+    return np.divide(above, below, out=np.full(np.broadcast_shapes(above.shape, below.shape), np.nan), where=below != 0)
+
+
+def _mean(scores: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Mean over the last axis of what is defined; NaN where nothing is."""
+    defined = ~np.isnan(scores)
+    return _ratio(np.where(defined, scores, 0).sum(-1), defined.sum(-1))
+
+
+def _hits(counts: NDArray) -> NDArray:
+    return np.diagonal(counts, axis1=-2, axis2=-1)
+
+
+def class_iou(counts: NDArray) -> NDArray[np.float64]:
+    """TP / (TP + FP + FN) per class, (..., n); NaN for a class absent from truth and prediction."""
+    hits = _hits(counts)
+    return _ratio(hits, counts.sum(-1) + counts.sum(-2) - hits)
+
+
+def class_precision(counts: NDArray) -> NDArray[np.float64]:
+    """TP / (TP + FP) per class (user's accuracy); NaN for a class that is never predicted."""
+    return _ratio(_hits(counts), counts.sum(-2))
+
+
+def class_recall(counts: NDArray) -> NDArray[np.float64]:
+    """TP / (TP + FN) per class (producer's accuracy); NaN for a class absent from the truth."""
+    return _ratio(_hits(counts), counts.sum(-1))
+
+
+def class_f1(counts: NDArray) -> NDArray[np.float64]:
+    """2 TP / (2 TP + FP + FN) per class; NaN for a class absent from truth and prediction."""
+    return _ratio(2 * _hits(counts), counts.sum(-1) + counts.sum(-2))
+
+
+def overall_accuracy(counts: NDArray) -> NDArray[np.float64]:
+    """Share of right answers, (...)."""
+    return _ratio(_hits(counts).sum(-1), counts.sum((-2, -1)))
+
+
+def mean_iou(counts: NDArray) -> NDArray[np.float64]:
+    """Mean of the class IoUs that are defined. Never for binary water: see ``water_iou``."""
+    return _mean(class_iou(counts))
+
+
+def macro_f1(counts: NDArray) -> NDArray[np.float64]:
+    """Mean of the class F1 that are defined (scikit-learn's macro average over the classes that occur)."""
+    return _mean(class_f1(counts))
+
+
+def balanced_accuracy(counts: NDArray) -> NDArray[np.float64]:
+    """Mean recall of the classes that occur in the truth."""
+    return _mean(class_recall(counts))
+
+
+def water_iou(counts: NDArray) -> NDArray[np.float64]:
+    """IoU of class 1 of a binary task, from (..., 2, 2); pool (add) the counts first, never average chips."""
+    return class_iou(counts)[..., 1]
+
+
+def worst_decile(scores: ArrayLike) -> float:
+    """The score of the scene at the worst decile: number ceil(n / 10) from below of the n defined ones, else NaN."""
+    scores = np.asarray(scores, np.float64)
+    scores = np.sort(scores[~np.isnan(scores)])
+    return float(scores[-(-len(scores) // 10) - 1]) if len(scores) else float("nan")
+
+
+def false_positive_rate(counts: NDArray) -> NDArray[np.float64]:
+    """FP / (FP + TN) of a binary task, from (..., 2, 2)."""
+    return _ratio(counts[..., 0, 1], counts[..., 0, :].sum(-1))
+
+
+def boundary_counts(
+    truth: NDArray, prediction: NDArray, ignore: int = IGNORE, tolerance_px: float = BOUNDARY_TOLERANCE_PX
+) -> NDArray[np.int64]:
+    """Boundary pixels of binary masks, and those with a counterpart within ``tolerance_px`` (Euclidean).
+
+    A boundary pixel is water with a 4-neighbour that is not water, both valid: the edges of the chip and of ignored
+    areas are not boundaries. A prediction of ``ignore`` counts as the opposite class.
+
+    Args:
+        truth, prediction: (..., H, W) of 0, 1 and ``ignore``.
+
+    Returns:
+        (4,) int64: predicted boundary pixels and how many of them are near a true one; true boundary pixels and how
+        many of them are near a predicted one. Counts of several chips add.
+    """
+    valid = truth != ignore
+    wet = (truth == 1) & valid
+    said_wet = np.where(prediction == ignore, ~wet, prediction == 1) & valid
+    edge, said_edge = _boundary(wet, valid), _boundary(said_wet, valid)
+    near, near_said = _dilate(edge, tolerance_px), _dilate(said_edge, tolerance_px)
+    pairs = (said_edge, said_edge & near, edge, edge & near_said)
+    return np.array([np.count_nonzero(mask) for mask in pairs], np.int64)
+
+
+def boundary_f1(counts: NDArray) -> NDArray[np.float64]:
+    """F1 of boundary precision and recall from (..., 4); NaN without any boundary, 0 where only one side has one."""
+    counts = np.asarray(counts, np.float64)
+    precision, recall = _ratio(counts[..., 1], counts[..., 0]), _ratio(counts[..., 3], counts[..., 2])
+    both = np.nan_to_num(precision) + np.nan_to_num(recall)
+    score = np.where(both > 0, _ratio(2 * np.nan_to_num(precision) * np.nan_to_num(recall), both), 0.0)
+    return np.where(np.isnan(precision) & np.isnan(recall), np.nan, score)
+
+
+def _boundary(wet: NDArray[np.bool_], valid: NDArray[np.bool_]) -> NDArray[np.bool_]:
+    dry = valid & ~wet
+    beside = np.zeros_like(wet)
+    beside[..., 1:, :] |= dry[..., :-1, :]
+    beside[..., :-1, :] |= dry[..., 1:, :]
+    beside[..., 1:] |= dry[..., :-1]
+    beside[..., :-1] |= dry[..., 1:]
+    return wet & beside
+
+
+def _dilate(mask: NDArray[np.bool_], radius_px: float) -> NDArray[np.bool_]:
+    if not mask.any():
+        return mask
+    reach = int(radius_px)
+    height, width = mask.shape[-2:]
+    padded = np.pad(mask, [(0, 0)] * (mask.ndim - 2) + [(reach, reach)] * 2)
+    grown = np.zeros_like(mask)
+    for row in range(-reach, reach + 1):
+        for column in range(-reach, reach + 1):
+            if row * row + column * column <= radius_px * radius_px:
+                top, left = reach + row, reach + column
+                grown |= padded[..., top : top + height, left : left + width]
+    return grown
+
+
+def calibration_counts(probability: NDArray[np.uint8], hit: NDArray[np.bool_]) -> NDArray[np.int64]:
+    """Histogram for the calibration error: (256, 2) of stored probability (round(255 p)) by missed / hit.
+
+    Binary: the probability of water and whether it is water. Several classes: the probability of the predicted class
+    and whether it is right. Counts of several chips add.
+    """
+    code = probability.reshape(-1).astype(np.uint16) * np.uint16(2) + hit.reshape(-1)
+    return np.bincount(code, minlength=512).reshape(256, 2)
+
+
+def expected_calibration_error(counts: NDArray, bins: int = ECE_BINS) -> float:
+    """Mean gap between probability and frequency over equal bins of probability, weighted by their size.
+
+    Guo et al. 2017 (arXiv:1706.04599), L1 norm, as torchmetrics defines it; bins are closed on the left.
+
+    Args:
+        counts: (256, 2) from ``calibration_counts``.
+    """
+    level = np.arange(256) / 255
+    index = np.minimum(np.floor(np.arange(256) * bins / 255), bins - 1).astype(int)
+    number = np.bincount(index, counts.sum(-1), bins)
+    gap = np.abs(np.bincount(index, counts[:, 1], bins) - np.bincount(index, counts.sum(-1) * level, bins))
+    return float(gap.sum() / number.sum()) if number.sum() else float("nan")
+
+
+def skill(score: float, trivial: Sequence[float]) -> float:
+    """(s - s0) / (1 - s0) with s0 the best trivial row: 0 = as good as that, 1 = perfect; NaN without s0 < 1."""
+    best = max((s for s in trivial if not np.isnan(s)), default=float("nan"))
+    return float(_ratio(score - best, 1 - best))
+
+
+def none(value: float) -> float | None:
+    """A float for JSON: NaN becomes None."""
+    return None if np.isnan(value) else float(value)

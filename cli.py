@@ -1,0 +1,251 @@
+"""The ``tidemark`` command: every verb imports what it needs when it runs and calls one function."""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+app = typer.Typer(
+    name="tidemark",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    help="HDF5 data sets, models and benchmarks for water, ice and reflectance from satellites.",
+)
+leaderboard_app = typer.Typer(no_args_is_help=True, help="The leaderboard and its page.")
+bench_app = typer.Typer(no_args_is_help=True, help="Throughput on this machine, as ratios measured in one run.")
+app.add_typer(leaderboard_app, name="leaderboard")
+app.add_typer(bench_app, name="bench")
+
+Folder = Annotated[Path, typer.Argument(help="A data set's folder, such as data/ombria/1.0.0.")]
+Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+Overrides = Annotated[list[str] | None, typer.Argument(help="KEY VALUE pairs, such as TRAIN.EPOCHS 5.")]
+
+
+@app.callback()
+def _common(debug: Annotated[bool, typer.Option("--debug", help="Show tracebacks.")] = False) -> None:
+    if debug:
+        os.environ["TIDEMARK_DEBUG"] = "1"
+
+
+@app.command()
+def doctor(json_output: Json = False) -> None:
+    """Show versions, HDF5, GDAL, CUDA and codecs, and what is missing."""
+    from .doctor import diagnose
+
+    raise typer.Exit(diagnose(json_output))
+
+
+@app.command("list")
+def list_all(
+    data_root: Annotated[Path, typer.Option(help="Where data sets lie.")] = Path("data"), json_output: Json = False
+) -> None:
+    """List builders, data sets on this disk with their size, models and tables."""
+    from .doctor import inventory
+
+    inventory(data_root, json_output)
+
+
+@app.command()
+def info(
+    folder: Annotated[Path | None, typer.Argument(help="A data set's folder.")] = None,
+    schema: Annotated[bool, typer.Option("--schema", help="Print the manifest's JSON Schema.")] = False,
+    json_output: Json = False,
+) -> None:
+    """Show what a data set is."""
+    from .doctor import describe
+
+    describe(folder, schema, json_output)
+
+
+@app.command()
+def build(
+    name: Annotated[str, typer.Argument(help="The builder: ombria, polar-patch, custom.")],
+    source: Annotated[Path | None, typer.Option(help="The source's zip or folder.")] = None,
+    spec: Annotated[Path | None, typer.Option(help="Specification (YAML) of a custom data set.")] = None,
+    out: Annotated[Path, typer.Option(help="Root folder of data sets.")] = Path("data"),
+    labels: Annotated[str | None, typer.Option(help="polar-patch: stored (1.0.0) or repaired (2.0.0).")] = None,
+    official_split: Annotated[bool, typer.Option("--official-split", help="The split as published.")] = False,
+    unverified_source: Annotated[
+        bool, typer.Option("--unverified-source", help="Accept changed source files.")
+    ] = False,
+    codec: Annotated[str, typer.Option(help="blosc, gzip or none.")] = "blosc",
+    workers: Annotated[int, typer.Option(help="Shards made at a time.")] = 2,
+    dask: Annotated[str | None, typer.Option(help="Scheduler tcp://…, or 'local'.")] = None,
+    shard: Annotated[str | None, typer.Option(help="i/n: only this part of a job array.")] = None,
+    strict: Annotated[bool, typer.Option("--strict", help="Stop at the first unusable scene.")] = False,
+) -> None:
+    """Build a data set from raw scenes; a build that was stopped goes on."""
+    from .datasets.command import build_command
+
+    given = {"labels": labels, "official_split": official_split, "unverified_source": unverified_source}
+    given = {name: value for name, value in given.items() if value}
+    options = {"codec": codec, "workers": workers, "shard": shard, "strict": strict}
+    build_command(name, spec or source, out, given, dask, options)
+
+
+@app.command()
+def simulate(
+    out: Annotated[Path, typer.Option(help="Folder for scenes, truth and spec.yaml.")] = Path("scenes"),
+    scenes: Annotated[int, typer.Option(help="Number of scenes.")] = 12,
+    size: Annotated[int, typer.Option(help="Rows and columns of a scene.")] = 1024,
+    seed: Annotated[int, typer.Option(help="Everything is drawn from it.")] = 0,
+) -> None:
+    """Simulate raw Sentinel-1-like scenes with their water polygons."""
+    from .datasets.simulate import simulate_scenes
+
+    paths = simulate_scenes(out, scenes=scenes, size=size, seed=seed)
+    print(f"{len(paths)} simulated scenes in {out}; next: tidemark build custom --spec {out / 'spec.yaml'}")
+
+
+@app.command()
+def verify(
+    folder: Folder,
+    deep: Annotated[bool, typer.Option("--deep", help="Decode every chip and count again.")] = False,
+) -> None:
+    """Compare a data set's files with its manifest."""
+    from .datasets.command import verify_command
+
+    raise typer.Exit(verify_command(folder, deep))
+
+
+@app.command()
+def audit(
+    folder: Folder,
+    out: Annotated[Path | None, typer.Option(help="Folder for audit.json and audit.html.")] = None,
+) -> None:
+    """Look for leaks between the splits, and for other defects."""
+    from .datasets.command import audit_command
+
+    raise typer.Exit(audit_command(folder, out))
+
+
+@app.command()
+def plot(
+    folder: Folder,
+    split: Annotated[str, typer.Option(help="Split.")] = "train",
+    out: Annotated[Path, typer.Option(help="PNG to write.")] = Path("chips.png"),
+    chips: Annotated[int, typer.Option(help="Number of chips.")] = 12,
+    seed: Annotated[int, typer.Option(help="Which chips are drawn.")] = 0,
+) -> None:
+    """Write a contact sheet of chips as PNG."""
+    from .datasets.plots import contact_sheet
+
+    contact_sheet(folder, split, out, n=chips, seed=seed)
+    print(out)
+
+
+@app.command(context_settings={"ignore_unknown_options": True})
+def train(
+    config: Annotated[str, typer.Argument(help="A recipe, such as configs/ombria/unet.yaml.")],
+    overrides: Overrides = None,
+    print_config: Annotated[bool, typer.Option("--print-config", help="Print the whole configuration.")] = False,
+) -> None:
+    """Train a model (or fit a trivial row) by a recipe."""
+    from .configs import dump, load_config
+
+    cfg = load_config(config, overrides or [])
+    if print_config:
+        print(dump(cfg))
+        return
+    from .models.train import train as run_training
+
+    print(run_training(cfg))
+
+
+@app.command()
+def evaluate(
+    run: Annotated[Path, typer.Argument(help="A run's folder, as train printed it.")],
+    split: Annotated[str, typer.Option(help="Split to score.")] = "test",
+    dataset: Annotated[Path | None, typer.Option(help="Score on another data set with the same bands.")] = None,
+    speed: Annotated[bool, typer.Option("--speed", help="Measure throughput too.")] = False,
+    examples: Annotated[int, typer.Option(help="Write this many example maps.")] = 0,
+) -> None:
+    """Score a run's predictions (made first where they are missing) and write result.json."""
+    from .benchmark.command import evaluate_command
+
+    result = evaluate_command(run, split, dataset, speed)
+    if examples:
+        from .leaderboard.examples import write_examples
+
+        for png in write_examples(run, split, result.parent, examples):
+            print(png)
+
+
+@app.command()
+def predict(
+    scene: Annotated[Path, typer.Argument(help="A GeoTIFF scene.")],
+    weights: Annotated[str, typer.Option(help="Folder of weights, or a run's.")],
+    out: Annotated[Path, typer.Option(help="GeoTIFF to write.")] = Path("water.tif"),
+    overlap: Annotated[float, typer.Option(help="Share of a tile shared with its neighbour.")] = 0.5,
+    tile: Annotated[int, typer.Option(help="Tile size in pixels.")] = 256,
+    blend: Annotated[str, typer.Option(help="hann or crop.")] = "hann",
+    polygons: Annotated[Path | None, typer.Option(help="GeoPackage for the classes as polygons.")] = None,
+    device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
+) -> None:
+    """Map a whole scene: class map and probability as GeoTIFF on the scene's grid."""
+    from .models.predict import predict_scene
+
+    predict_scene(scene, weights, out, overlap=overlap, tile=tile, blend=blend, polygons=polygons, device=device)
+    print(out)
+
+
+@app.command()
+def reproduce(
+    table: Annotated[str, typer.Argument(help="A table of configs/tables, such as ombria.")],
+    profile: Annotated[str, typer.Option(help="cpu or full.")] = "cpu",
+    data_root: Annotated[Path, typer.Option(help="Where data sets lie.")] = Path("data"),
+    out: Annotated[Path, typer.Option(help="Folder of runs.")] = Path("runs"),
+    records: Annotated[Path | None, typer.Option(help="Where results are kept.")] = None,
+    check: Annotated[bool, typer.Option("--check", help="Compare with the committed figures.")] = False,
+    readme: Annotated[Path | None, typer.Option(help="Write the table between its markers.")] = None,
+) -> None:
+    """Make a benchmark table; finished runs are kept, so a stopped one goes on."""
+    from .benchmark.command import reproduce_command
+
+    reproduce_command(table, profile, data_root, out, records, check, readme)
+
+
+@bench_app.command("loader")
+def bench_loader(
+    quick: Annotated[bool, typer.Option("--quick", help="Few samples, small data: shows that it runs.")] = False,
+    out: Annotated[Path | None, typer.Option(help="JSON record to write.")] = None,
+) -> None:
+    """ChipLoader against GeoTIFF data loaders, plain h5py and memcpy."""
+    from .benchmark.throughput import bench_loader as run_bench
+
+    run_bench(quick=quick, out=out)
+
+
+@leaderboard_app.command("build")
+def leaderboard_build(
+    records: Annotated[list[Path] | None, typer.Argument(help="Folders of result records.")] = None,
+    out: Annotated[Path, typer.Option(help="Folder for index.html and the data beside it.")] = Path("site"),
+) -> None:
+    """Render the leaderboard page from result records."""
+    from .leaderboard.site import build_site
+
+    print(build_site(records or [Path(__file__).parent / "leaderboard" / "submissions"], out))
+
+
+def main() -> None:
+    """Run the command line; Tidemark's errors end in one line and their exit code."""
+    from .errors import TidemarkError
+
+    try:
+        app()
+    except TidemarkError as error:
+        if os.environ.get("TIDEMARK_DEBUG"):
+            raise
+        print(f"tidemark: {error}", file=sys.stderr)
+        sys.exit(error.exit_code)
+    except KeyboardInterrupt:
+        sys.exit(130)
+
+
+if __name__ == "__main__":
+    main()

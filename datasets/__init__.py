@@ -1,0 +1,23 @@
+"""Data sets: building, checking and reading them. Names load on first use; without torch where it is not needed."""
+
+from __future__ import annotations
+
+from .._lazy import lazy_exports
+
+__getattr__, __dir__, __all__ = lazy_exports(
+    __name__,
+    {
+        "ChipDataset": ".chips",
+        "OMBRIA": ".chips",
+        "PolarPatch": ".chips",
+        "ChipLoader": ".loader",
+        "ChipDataModule": ".datamodule",
+        "AugmentOptions": ".augmentation",
+        "Preprocess": ".transforms",
+        "augment": ".augmentation",
+        "Shard": ".reader",
+        "open_split": ".reader",
+        "Manifest": ".spec",
+        "load_manifest": ".spec",
+    },
+)

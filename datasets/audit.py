@@ -1,0 +1,268 @@
+"""Does any knowledge of one split leak into another? The questions of an audit, over a published data set.
+
+``audit`` reads every chip once, keeps edges and hashes, and compares the splits. It fails on a scene in two splits,
+ground of two splits closer than the guard distance, equal chips, bit-exact overlaps and seams between splits, classes
+that a split lacks, and blank chips with labels. It reports near-duplicates between splits and duplicates within one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from itertools import combinations
+from pathlib import Path
+
+import numpy as np
+
+from ..errors import FormatError
+from .audit_report import MAX_PAIRS, AuditReport, Check, Pair, Status, write_report
+from .audit_scan import Chips, Scan, open_chips, scan
+from .footprints import corners_lonlat, enclosing, near_pairs
+from .overlaps import exact_overlap, likeness, near_hashes, overlap_candidates
+from .seams import MAX_COMPARISONS, MAX_LIMIT, SIDES, edge_features, seam_limit, seams
+
+__all__ = ["AuditReport", "audit", "write_report"]
+
+MAX_CONFIRMED = 20_000  # candidate pairs whose pixels are compared
+MIN_LIKENESS = 0.8
+
+
+def audit(folder: str | Path, progress: Callable[[int, int, str], None] | None = None) -> AuditReport:
+    """Check the splits of the data set in ``folder`` (``<root>/<name>/<version>``).
+
+    Args:
+        folder: a published data set.
+        progress: called with chips read, chips in all and the shard being read.
+
+    Raises:
+        FormatError, ChecksumError: the data set is damaged; ``verify`` says more.
+    """
+    chips = open_chips(folder)
+    seen = scan(chips, progress)
+    manifest = chips.manifest
+    return AuditReport(
+        dataset=manifest.name,
+        version=manifest.version,
+        title=manifest.title,
+        content_sha256=manifest.content_sha256,
+        simulated=manifest.simulated,
+        splits=manifest.splits,
+        checks=(
+            _scenes(chips),
+            _footprints(chips),
+            *_equal_chips(chips),
+            _overlaps(chips, seen),
+            _seams(chips, seen),
+            _classes(chips, seen),
+            _blank(chips, seen),
+            _near_duplicates(chips, seen),
+        ),
+    )
+
+
+def _result(
+    name: str, title: str, message: str, pairs: list[Pair], bad: Status = "fail", chips: dict[str, int] | None = None
+) -> Check:
+    status = bad if pairs else "pass"
+    kept = tuple(pairs[:MAX_PAIRS])
+    return Check(
+        name=name, title=title, status=status, message=message, found=len(pairs), chips=chips or {}, pairs=kept
+    )
+
+
+def _unchecked(name: str, title: str, why: str) -> Check:
+    return Check(name=name, title=title, status="not-checkable", message=why)
+
+
+def _split_pairs(chips: Chips) -> list[tuple[np.ndarray, np.ndarray]]:
+    """Chip numbers of every two splits."""
+    members = [np.flatnonzero(chips.split == number) for number in range(len(chips.manifest.splits))]
+    return [(a, b) for a, b in combinations(members, 2) if a.size and b.size]
+
+
+def _involved(chips: Chips, pairs: list[tuple[int, int]]) -> dict[str, int]:
+    """``split (against other)`` -> how many of its chips are in the pairs."""
+    names, found = [s.name for s in chips.manifest.splits], {}
+    for pair in pairs:
+        for one, other in (pair, pair[::-1]):
+            key = f"{names[chips.split[one]]} (against {names[chips.split[other]]})"
+            found.setdefault(key, set()).add(one)
+    return {key: len(members) for key, members in sorted(found.items())}
+
+
+def _found(counts: dict[str, int], chips: Chips, what: str) -> str:
+    """``68 of 70 chips of test (against train), …; what`` or only what was compared."""
+    sizes = {s.name: s.chips for s in chips.manifest.splits}
+    touched = (f"{count} of {sizes[key.split(' ')[0]]} chips of {key}" for key, count in counts.items())
+    return "; ".join(filter(None, (", ".join(touched), what)))
+
+
+def _number(value: int) -> str:
+    return f"{value:,}".replace(",", "\N{NO-BREAK SPACE}")
+
+
+def _scenes(chips: Chips) -> Check:
+    name, title = "scenes", "No scene in two splits"
+    manifest, pairs, homes = chips.manifest, [], {}
+    number = {split.name: n for n, split in enumerate(manifest.splits)}
+    home = np.array([number[scene.split] for scene in manifest.scenes])
+    for chip in np.flatnonzero(home[chips.scene] != chips.split):
+        scene = manifest.scenes[chips.scene[chip]]
+        pairs.append(Pair(first=chips.name(chip), detail=f"its scene {scene.id} belongs to {scene.split}"))
+    for scene in manifest.scenes:
+        for source in scene.sources:
+            homes.setdefault(source.sha256, []).append((scene, source.path))
+    for users in homes.values():
+        for (one, path), (two, _) in combinations(users, 2):
+            if one.split != two.split:
+                detail = f"the same source file {path}"
+                pairs.append(Pair(first=f"{one.split}/{one.id}", second=f"{two.split}/{two.id}", detail=detail))
+    known = sum(bool(scene.sources) for scene in manifest.scenes)
+    message = f"{len(manifest.scenes)} scenes, {known} of them with the sha256 of their source files"
+    return _result(name, title, f"{message}; {len(pairs)} leaks" if pairs else message, pairs)
+
+
+def _footprints(chips: Chips) -> Check:
+    name, title = "footprints", "Ground of two splits further apart than the guard distance"
+    manifest = chips.manifest
+    guard = manifest.guard_distance_m or 0.0
+    corners = _corners(chips)
+    known = np.isfinite(corners).all(axis=(1, 2))
+    if not known.any():
+        return _unchecked(name, title, "no chip has a transform and a CRS")
+    pairs, numbers = [], []
+    for first, second in _split_pairs(chips):
+        found, distance = near_pairs(corners[first], corners[second], guard)
+        for (i, j), metres in zip(found, distance, strict=True):
+            numbers.append((int(first[i]), int(second[j])))
+            detail = "overlap" if metres == 0 else f"{metres:.0f} m apart"
+            pairs.append(Pair(first=chips.name(first[i]), second=chips.name(second[j]), detail=detail))
+    counts = _involved(chips, numbers)
+    stated = f"guard distance {guard:g} m" + ("" if manifest.guard_distance_m else " (none is stated)")
+    compared = f"{stated}, {int(known.sum())} of {len(chips)} chips have a georeference"
+    return _result(name, title, _found(counts, chips, compared), pairs, chips=counts)
+
+
+def _corners(chips: Chips) -> np.ndarray:
+    """float64 (N, 4, 2) lon, lat: each chip's outline with its context windows."""
+    manifest, result = chips.manifest, []
+    for shard in chips.shards:
+        outlines = np.full((shard.n, 4, 2), np.nan)
+        for number in np.unique(shard.scene_index):
+            rows, crs = np.flatnonzero(shard.scene_index == number), manifest.scenes[number].crs
+            try:
+                grids = [
+                    corners_lonlat(shard.array_transform(a.name)[rows], *a.shape[-2:], crs)
+                    for a in manifest.arrays
+                    if len(a.shape) >= 2
+                ]
+            except FormatError as error:
+                raise FormatError(error.what, where=f"{shard.path}, scene {manifest.scenes[number].id}") from None
+            outlines[rows] = enclosing(grids)
+        result.append(outlines)
+    return np.concatenate(result) if result else np.zeros((0, 4, 2))
+
+
+def _equal_chips(chips: Chips) -> tuple[Check, Check]:
+    sums = chips.column(f"checksum_{chips.image.name}")
+    order = np.argsort(sums, kind="stable")
+    edges = np.flatnonzero(np.append(sums[order][1:] != sums[order][:-1], True)) + 1 if len(order) else []
+    between, within, start = [], [], 0
+    for stop in edges:
+        for a, b in combinations(order[start:stop][:64].tolist(), 2):
+            (within if chips.split[a] == chips.split[b] else between).append((min(a, b), max(a, b)))
+        start = stop
+    checks = []
+    for name, title, found, bad in (
+        ("equal-chips", "No chip's bytes in two splits", between, "fail"),
+        ("duplicates", "Duplicates within a split", within, "report"),
+    ):
+        equal = [(a, b) for a, b in sorted(found)[:MAX_CONFIRMED] if np.array_equal(chips.read(a), chips.read(b))]
+        pairs = [Pair(first=chips.name(a), second=chips.name(b), detail="the same bytes") for a, b in equal]
+        message = f"{len(chips)} checksums compared, {len(pairs)} pairs are equal"
+        checks.append(_result(name, title, message, pairs, bad, _involved(chips, equal)))
+    return checks[0], checks[1]
+
+
+def _overlaps(chips: Chips, seen: Scan) -> Check:
+    name, title = "overlaps", "No bit-exact overlap between splits"
+    pairs, numbers, done = [], [], set()
+    candidates = overlap_candidates(seen.prints, chips.split)
+    for a, b, row, column, _ in candidates[:MAX_CONFIRMED]:
+        if (a, b) not in done and (size := exact_overlap(chips.read(a), chips.read(b), row, column)):
+            done.add((a, b))
+            numbers.append((a, b))
+            detail = f"{size} equal pixels at an offset of {row} rows and {column} columns"
+            pairs.append(Pair(first=chips.name(a), second=chips.name(b), detail=detail))
+    counts = _involved(chips, numbers)
+    compared = f"{_number(len(seen.prints.hash))} windows compared at any offset"
+    return _result(name, title, _found(counts, chips, compared), pairs, chips=counts)
+
+
+def _seams(chips: Chips, seen: Scan) -> Check:
+    name, title = "seams", "No chip continues a chip of another split"
+    splits = _split_pairs(chips)
+    comparisons = 4 * sum(a.size * b.size for a, b in splits)
+    if seen.edges is None or comparisons > MAX_COMPARISONS:
+        return _unchecked(name, title, f"{len(chips)} chips are too many to compare all edges; split by footprints")
+    features = {side: edge_features(values) for side, values in seen.edges.items()}
+    limit = seam_limit(features, comparisons)
+    length = " and ".join(map(str, sorted(set(chips.image.shape[1:]))))
+    if limit is None:
+        return _unchecked(name, title, "too few edges with texture")
+    if limit.correlation > MAX_LIMIT:
+        why = f"edges of {length} px are too short to tell neighbours among {_number(comparisons)} pairs from chance"
+        return _unchecked(name, title, why)
+    found = []
+    for first, second in splits:
+        for side, other in SIDES:
+            for i, j, r in seams(features[side].take(first), features[other].take(second), limit):
+                found.append((r, int(first[i]), int(second[j]), side))
+    found.sort(key=lambda item: (-item[0], item[1:]))
+    counts = _involved(chips, [(a, b) for _, a, b, _ in found])
+    pairs = [
+        Pair(first=chips.name(a), second=chips.name(b), detail=f"{side} edge continues, r = {r:.2f}", side=side)
+        for r, a, b, side in found
+    ]
+    compared = (
+        f"{_number(comparisons)} pairs of edges of {length} px compared, where a correlation of texture above "
+        f"{limit.correlation:.2f} is no chance"
+    )
+    return _result(name, title, _found(counts, chips, compared), pairs, chips=counts)
+
+
+def _classes(chips: Chips, seen: Scan) -> Check:
+    name, title = "classes", "Every class in every split"
+    task = chips.manifest.task
+    if task.kind == "regression":
+        return _unchecked(name, title, "a regression target has no classes")
+    missing = [
+        f"{split.name} has no {c.name}"
+        for split, counts in zip(chips.manifest.splits, seen.counts, strict=True)
+        for c in task.classes
+        if counts[c.id] == 0
+    ]
+    message = "; ".join(missing) or f"{len(task.classes)} classes in {len(chips.manifest.splits)} splits"
+    return Check(name=name, title=title, status="fail" if missing else "pass", message=message, found=len(missing))
+
+
+def _blank(chips: Chips, seen: Scan) -> Check:
+    found = np.flatnonzero(seen.blank & seen.labelled)
+    pairs = [Pair(first=chips.name(k), detail="shows nothing and is labelled") for k in found]
+    message = f"{int(seen.blank.sum())} of {len(chips)} chips show nothing, {len(pairs)} of them are labelled"
+    return _result("blank-chips", "No blank chip with a label", message, pairs)
+
+
+def _near_duplicates(chips: Chips, seen: Scan) -> Check:
+    candidates = near_hashes(seen.looks)
+    if len(candidates):
+        candidates = candidates[chips.split[candidates[:, 0]] != chips.split[candidates[:, 1]]]
+    alike = []
+    for a, b in candidates[:MAX_CONFIRMED].tolist():
+        value = likeness(chips.read(a), chips.read(b))
+        if value >= MIN_LIKENESS:
+            alike.append((value, a, b))
+    alike.sort(key=lambda item: (-item[0], item[1:]))
+    pairs = [Pair(first=chips.name(a), second=chips.name(b), detail=f"r = {r:.3f}") for r, a, b in alike]
+    message = f"{len(pairs)} pairs between splits look alike (perceptual hash, then correlation of the pixels)"
+    counts = _involved(chips, [(a, b) for _, a, b in alike])
+    return _result("near-duplicates", "Near-duplicates between splits", message, pairs, "report", counts)

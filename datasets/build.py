@@ -1,0 +1,314 @@
+"""The build engine: a plan of shards, any executor, a journal, and a manifest that appears last.
+
+Every shard is one pure task whose HDF5 writing happens in a child process of its own. Finished shards leave an entry
+in the journal (``.build/``), keyed by a hash of everything that determines their bytes, so that a build that was
+killed, or that ran as parts of a job array, goes on by adopting them. The manifest makes the data set exist.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable
+from concurrent.futures import Executor, Future, ThreadPoolExecutor, as_completed
+from dataclasses import asdict
+from importlib import import_module
+from pathlib import Path
+
+import numpy as np
+
+from .. import errors
+from ..errors import FormatError, InputError, PartialResultError, SceneError, StorageError, TidemarkError
+from .card import data_card
+from .files import free_space, write_atomic
+from .journal import JOURNAL, adopted, check_writable, lock, remove_temporaries
+from .plan import ChipRef, Plan, SceneJob, ShardJob
+from .spec import (
+    FORMAT_VERSION,
+    MANIFEST_NAME,
+    Header,
+    Manifest,
+    Scene,
+    ShardEntry,
+    SkippedScene,
+    Split,
+    canonical_json,
+    load_manifest,
+)
+from .statistics import Tally
+
+__all__ = ["ChipRef", "Plan", "SceneJob", "ShardJob", "build", "content_sha256", "plan_data_set", "run_task"]
+
+ATTEMPTS = 2  # a worker that died (out of memory, a crash in a codec) is tried once more
+SPLIT_ORDER = ("train", "val", "test")
+
+
+def plan_data_set(builder: str, source: str | Path, **parameters) -> Plan:
+    """The plan of one of our builders, by its name (``ombria``) or module; InputError names the valid ones."""
+    return import_module(builder_module(builder)).plan(Path(source), **parameters)
+
+
+def builder_module(name: str) -> str:
+    """Dotted module of a builder."""
+    known = list_builders()
+    if name not in known:
+        raise InputError(f"no builder {name!r}, there is {', '.join(known)}")
+    return f"{__package__}.builders.{name.replace('-', '_')}"
+
+
+def list_builders() -> list[str]:
+    """Names of the builders: the modules of ``datasets/builders``."""
+    folder = Path(__file__).parent / "builders"
+    return sorted(p.stem.replace("_", "-") for p in folder.glob("*.py") if not p.stem.startswith("_"))
+
+
+def build(
+    plan: Plan,
+    builder: str,
+    out: str | Path,
+    *,
+    workers: int = 1,
+    executor: Executor | None = None,
+    codec: str = "blosc",
+    shard: str | None = None,
+    strict: bool = False,
+    progress: Callable[[int, int, str], None] | None = None,
+) -> Path:
+    """Build (or finish building) a data set.
+
+    Args:
+        plan: what to build.
+        builder: dotted module of the builder, imported in the workers.
+        out: root folder; the data set appears in ``<out>/<name>/<version>``.
+        workers: shards made at a time, where no executor is given.
+        executor: anything with ``submit`` (a process pool, Dask's ``client.get_executor()``).
+        codec: ``blosc``, ``gzip`` or ``none``.
+        shard: ``i/n`` makes only every n-th shard from the i-th (0 ≤ i < n) and writes no manifest.
+        strict: end at the first scene that cannot be used, instead of leaving it out.
+        progress: called with shards done, shards in all and the key just done.
+
+    Returns:
+        The data set's folder.
+
+    Raises:
+        BusyError: another builder works on this output.
+        PartialResultError: scenes were left out (the data set is published without them), or shards failed (nothing
+            is published; what is done is kept for the next run).
+        StorageError: the output is not writable or full.
+    """
+    folder = Path(out) / plan.header.name / plan.header.version
+    part = _part(shard)
+    check_writable(folder)
+    with lock(folder, part):
+        if part is None:
+            remove_temporaries(folder)
+        if (folder / MANIFEST_NAME).exists():
+            shutil.rmtree(folder / JOURNAL, ignore_errors=True)
+            _require_same(load_manifest(folder), plan, codec, folder)
+            return folder
+        requests = _requests(plan, builder, folder, codec)
+        wanted = requests[part[0] :: part[1]] if part else requests
+        entries = _run(wanted, workers, executor, strict, progress)
+        skipped = [s.model_dump() for s in plan.skipped]
+        skipped += [{"id": i, "reason": r} for entry in entries.values() for i, r in entry["skipped"].items()]
+        skipped.sort(key=lambda scene: scene["id"])
+        if strict and skipped:
+            raise SceneError(skipped[0]["reason"], where=skipped[0]["id"], hint="without --strict it is left out")
+        if part is None:
+            manifest = _manifest(plan, codec, folder, [(q, entries[q["key"]]) for q in requests], skipped)
+            write_atomic(folder / "README.md", data_card(manifest))
+            remove_temporaries(folder)
+            write_atomic(folder / MANIFEST_NAME, canonical_json(manifest))
+            shutil.rmtree(folder / JOURNAL)
+    if skipped:
+        named = "; ".join(f"{s['id']} ({s['reason']})" for s in skipped[:5])
+        raise PartialResultError(f"{len(skipped)} scenes were left out: {named}", where=folder)
+    return folder
+
+
+def content_sha256(folder: Path, header: Header, scenes: tuple[Scene, ...], shards: tuple[ShardEntry, ...]) -> str:
+    """The digest that names the data whatever the codec and the grouping into shards.
+
+    sha256 over the array declarations and then, sorted by split and chip id, one line per chip: split, id, scene id,
+    and the hexadecimal bytes of window, transforms and array checksums, as the sidecars state them.
+    """
+    digest = hashlib.sha256()
+    for array in header.arrays:
+        digest.update(f"{array.name} {array.dtype} {array.shape}\n".encode())
+    lines = []
+    for entry in shards:
+        rows = np.load(folder / entry.index_path, allow_pickle=False)
+        fixed = [n for n in rows.dtype.names if n == "window" or n.startswith("transform")]
+        names = [*fixed, *(f"{a.name}_checksum" for a in header.arrays)]
+        for row in rows:
+            values = " ".join(f"{n}={row[n].tobytes().hex()}" for n in names)
+            lines.append(f"{entry.split} {row['chip_id'].decode()} {scenes[row['scene']].id} {values}\n")
+    digest.update("".join(sorted(lines)).encode())
+    return digest.hexdigest()
+
+
+def run_task(request: dict) -> dict:
+    """Make one shard in a child process, or adopt the one that the journal vouches for. Returns the journal entry."""
+    if entry := adopted(request):
+        return entry
+    command = [sys.executable, "-P", "-m", f"{__package__}.worker"]
+    for _attempt in range(ATTEMPTS):
+        with (
+            tempfile.TemporaryFile("w+") as said,
+            subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=said, text=True) as child,
+        ):
+            # the pipe stays open while the child works: its end is how the child learns of our death
+            child.stdin.write(json.dumps(request) + "\n")
+            child.stdin.flush()
+            answer = child.stdout.read()
+            child.stdin.close()
+            child.wait()
+            said.seek(0)
+            words = said.read()
+        if os.environ.get("TIDEMARK_DEBUG"):
+            sys.stderr.write(words)
+        if child.returncode == 0 and answer.strip():
+            result = json.loads(answer.strip().splitlines()[-1])
+            if "error" not in result:
+                return json.loads(Path(request["journal"]).read_text())
+            raise getattr(errors, result["error"])(result["what"], where=result["where"], hint=result["hint"])
+    how = f"signal {-child.returncode}" if child.returncode < 0 else f"exit code {child.returncode}"
+    last = f": {words.strip().splitlines()[-1][:300]}" if words.strip() else ""
+    raise TidemarkError(
+        f"the worker died {ATTEMPTS} times ({how}{last}; {free_space(Path(request['path']))})",
+        where=request["key"],
+        hint="is there enough memory and disk?",
+    )
+
+
+def _part(shard: str | None) -> tuple[int, int] | None:
+    if shard is None:
+        return None
+    first, _, count = shard.partition("/")
+    if not (first.isdecimal() and count.isdecimal() and int(first) < int(count)):
+        raise InputError(f"--shard {shard!r} is not i/n with 0 <= i < n")
+    return int(first), int(count)
+
+
+def _require_same(manifest: Manifest, plan: Plan, codec: str, folder: Path) -> None:
+    planned = {name: getattr(plan.header, name) for name in Header.model_fields}
+    same = all(getattr(manifest, name) == value for name, value in planned.items())
+    if not (same and manifest.scenes == plan.scenes and manifest.codec == codec):
+        raise InputError(
+            f"version {manifest.version} is already built here from other inputs, parameters or codec",
+            where=folder,
+            hint="published versions never change: build into another folder or under another version",
+        )
+    for entry in manifest.shards:
+        found = (folder / entry.path).stat().st_size if (folder / entry.path).exists() else None
+        if found != entry.bytes:
+            raise FormatError(f"expected {entry.bytes} bytes, found {found}", where=folder / entry.path, hint="rebuild")
+
+
+def _requests(plan: Plan, builder: str, folder: Path, codec: str) -> list[dict]:
+    numbers = {scene.id: number for number, scene in enumerate(plan.scenes)}
+    sources = {scene.id: scene.model_dump(mode="json") for scene in plan.scenes}
+    header = plan.header.model_dump(mode="json")
+    requests = []
+    for job in sorted(plan.shards, key=lambda j: (_split_rank(j.split), j.key)):
+        scenes = [(numbers[scene.id], asdict(scene)) for scene in job.scenes]
+        named = [
+            (n, s["id"], {k: v for k, v in s["payload"].items() if k != "source"}, sources[s["id"]]) for n, s in scenes
+        ]
+        determined = {"format": FORMAT_VERSION, "header": header, "codec": codec, "split": job.split, "scenes": named}
+        key = f"{job.split}/{job.key}"
+        requests.append(
+            {
+                "key": key,
+                "hash": hashlib.sha256(canonical_json(determined | {"key": key})).hexdigest(),
+                "builder": builder,
+                "header": header,
+                "codec": codec,
+                "split": job.split,
+                "scenes": scenes,
+                "path": str((folder / f"{key}.h5").absolute()),
+                "journal": str((folder / JOURNAL / f"{job.split}.{job.key}.json").absolute()),
+            }
+        )
+    if len({r["key"] for r in requests}) != len(requests):
+        raise InputError("two shards of the plan have the same key", where=folder)
+    return requests
+
+
+def _split_rank(split: str) -> tuple[int, str]:
+    return (SPLIT_ORDER.index(split) if split in SPLIT_ORDER else len(SPLIT_ORDER), split)
+
+
+def _run(requests: list[dict], workers: int, executor: Executor | None, strict: bool, progress) -> dict[str, dict]:
+    """Run all tasks; a failed one does not stop the others, except on a full disk or in strict mode."""
+    pool = executor or ThreadPoolExecutor(max_workers=max(1, workers))  # its threads only wait for their children
+    entries, failed = {}, {}
+    try:
+        waiting: dict[Future, dict] = {pool.submit(run_task, request): request for request in requests}
+        for future in as_completed(waiting):
+            key = waiting[future]["key"]
+            try:
+                entries[key] = future.result()
+            except StorageError:
+                raise
+            except Exception as error:
+                # one dead worker breaks every pending task of a process pool: those are run here, one by one
+                if not isinstance(error, TidemarkError):
+                    try:
+                        entries[key] = run_task(waiting[future])
+                    except TidemarkError as again:
+                        error = again
+                if key not in entries:
+                    failed[key] = error
+            if strict and (failed or entries[key]["skipped"]):
+                break
+            if progress is not None:
+                progress(len(entries) + len(failed), len(requests), key)
+    finally:
+        if executor is None:
+            pool.shutdown(cancel_futures=True)
+    if failed:
+        if all(isinstance(e, InputError) for e in failed.values()):
+            raise next(iter(failed.values()))
+        named = "; ".join(f"{key} ({error})" for key, error in list(failed.items())[:5])
+        raise PartialResultError(
+            f"{len(failed)} of {len(requests)} shards failed: {named}", hint="the others are kept; run it again"
+        )
+    return entries
+
+
+def _manifest(plan: Plan, codec: str, folder: Path, done: list[tuple[dict, dict]], skipped: list[dict]) -> Manifest:
+    shards, tallies, scenes = [], {}, {}
+    for request, entry in done:
+        if not entry["chips"]:
+            continue
+        fields = {name: entry[name] for name in ("chips", "bytes", "sha256", "index_bytes", "index_sha256")}
+        shards.append(ShardEntry(path=f"{request['key']}.h5", split=request["split"], **fields))
+        tallies.setdefault(request["split"], Tally(plan.header)).merge(entry["tally"])
+        scenes[request["split"]] = scenes.get(request["split"], 0) + len(entry["scenes"])
+    if not shards:
+        raise InputError(
+            "no scene could be used", where=folder, hint="; ".join(s["reason"] for s in skipped[:3]) or None
+        )
+    splits = []
+    for name in sorted(tallies, key=_split_rank):
+        classes, ignored = tallies[name].class_counts()
+        chips = sum(s.chips for s in shards if s.split == name)
+        splits.append(Split(name=name, chips=chips, scenes=scenes[name], classes=classes, ignored=ignored))
+    statistics = tallies["train"].statistics() if "train" in tallies else ()
+    return Manifest(
+        **{name: getattr(plan.header, name) for name in Header.model_fields},
+        format_version=".".join(map(str, FORMAT_VERSION)),
+        codec=codec,
+        content_sha256=content_sha256(folder, plan.header, plan.scenes, tuple(shards)),
+        statistics=statistics,
+        splits=tuple(splits),
+        scenes=plan.scenes,
+        skipped=tuple(SkippedScene(**s) for s in skipped),
+        shards=tuple(shards),
+    )

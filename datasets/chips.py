@@ -1,0 +1,264 @@
+"""Data sets of chips in the manner of TorchGeo: one sample at a time, in physical units."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from .. import _compat  # noqa: F401
+
+# isort: split
+from torchgeo.datasets import DatasetNotFoundError, NonGeoDataset
+
+from ..errors import InputError
+from .reader import open_split
+from .spec import MANIFEST_NAME, Array
+from .transforms import Preprocess, image_array
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+
+class ChipDataset(NonGeoDataset):
+    """One split of any Tidemark data set.
+
+    A sample is a dict of
+
+    * ``image`` (and every further input array under its name): float32 (C, H, W) in physical units; pixels without
+      data are 0, never NaN
+    * ``mask``: int64 (H, W) as stored, 255 = ignore; or ``label``: int64 (); or ``target``: float32 (C, H, W)
+    * ``valid``: bool (H, W), where all selected bands of ``image`` (and a stored ``valid`` array) have data
+    * ``crs``: str, WKT or "" where unknown
+    * ``transform``: float64 (6,), affine a, b, c, d, e, f from pixel to CRS; NaN where unknown
+    * ``bounds``: float64 (4,), left, bottom, right, top in the CRS; NaN where unknown
+    * ``chip_id``: str
+
+    Files open lazily in every process, so a ``DataLoader`` may use any number of workers. ``ChipLoader`` is faster.
+
+    Args:
+        root: the data set's folder, ``<root>/<name>/<version>``, where ``dataset.json`` lies.
+        split: name of the split, as the manifest has it.
+        bands: names of the image's bands, in the order wanted; all by default.
+        transforms: takes a sample and returns the changed sample.
+        download: not available yet; data sets are built with ``tidemark build``.
+        checksum: compare every chip with its stored checksum.
+
+    Raises:
+        DatasetNotFoundError: there is no data set in ``root``.
+        InputError: ``download`` was asked for, or a band does not exist.
+        FormatError: the manifest or a shard is not as declared.
+        ChecksumError: (at a sample) its bytes are not those that were published.
+    """
+
+    def __init__(
+        self,
+        root: str | Path,
+        split: str = "train",
+        bands: Sequence[str] | None = None,
+        transforms: Callable[[dict[str, Any]], dict[str, Any]] | None = None,
+        download: bool = False,
+        checksum: bool = True,
+    ) -> None:
+        self.root, self.split, self.transforms = Path(root), split, transforms
+        self.download, self.checksum = download, checksum
+        if not (self.root / MANIFEST_NAME).exists():
+            if download:
+                raise InputError(
+                    "no data set here, and it cannot be downloaded",
+                    where=self.root,
+                    hint=f"build it from its source: tidemark build {self._name_to_build()}",
+                )
+            raise DatasetNotFoundError(self)
+        self.manifest, self.shards = open_split(self.root, split, checksum)
+        self.image = image_array(self.manifest)
+        inputs = [a for a in self.manifest.arrays if a.role in ("image", "context", "target")]
+        self._physical = {
+            a.name: Preprocess(a.bands, bands if a is self.image else None, normalization="none") for a in inputs
+        }
+        self.bands = list(self._physical[self.image.name].select)
+        self._starts = np.cumsum([0, *(shard.n for shard in self.shards)])
+
+    def _name_to_build(self) -> str:
+        return self.root.parent.name
+
+    def __len__(self) -> int:
+        """Number of chips of the split."""
+        return int(self._starts[-1])
+
+    def __getitem__(self, index: int) -> dict[str, Any]:
+        """The sample of chip ``index`` (in shard order, as ``ChipLoader`` numbers them).
+
+        Raises:
+            IndexError: there is no such chip.
+        """
+        if not -len(self) <= index < len(self):
+            raise IndexError(f"chip {index} of {len(self)}")
+        index = index % len(self)
+        number = int(np.searchsorted(self._starts, index, side="right")) - 1
+        shard, i = self.shards[number], index - int(self._starts[number])
+        sample: dict[str, Any] = {}
+        for array in self.manifest.arrays:
+            stored = torch.from_numpy(shard.read(array.name, i))
+            if array.name in self._physical:
+                values, valid = self._physical[array.name](stored[None])
+                sample[array.name] = values[0]
+                if array is self.image:
+                    sample["valid"] = valid[0] & sample.get("valid", True)
+            elif array.role == "valid":
+                sample["valid"] = (stored != 0) & sample.get("valid", True)
+            else:
+                sample[array.role] = stored.to(torch.int64)
+        transform = shard.transform[i].copy()
+        sample["crs"] = self.manifest.scenes[int(shard.scene_index[i])].crs or ""
+        sample["transform"] = torch.from_numpy(transform)
+        sample["bounds"] = chip_bounds(transform, self._grid())
+        sample["chip_id"] = shard.open().rows["chip_id"][i].decode("ascii")
+        return sample if self.transforms is None else self.transforms(sample)
+
+    def _grid(self) -> Array:
+        """The array whose grid the stored transform describes: the target, or the image under a label per chip."""
+        label = self.manifest.label_array
+        return label if label.shape else self.image
+
+    def plot(self, sample: dict[str, Any], suptitle: str | None = None) -> Figure:
+        """Draw a sample: inputs, label and, where the sample has one, ``prediction``.
+
+        Args:
+            sample: a sample of this data set.
+            suptitle: title of the whole figure.
+        """
+        from .plots import plot_sample
+
+        return plot_sample(sample, self.manifest, bands=self.bands, suptitle=suptitle)
+
+
+def chip_bounds(transform: np.ndarray, grid: Array) -> Tensor:
+    """float64 (4,): left, bottom, right, top of a chip in its CRS (of its enclosing box, if the grid is rotated)."""
+    height, width = grid.shape[-2:]
+    a, b, c, d, e, f = transform
+    x = [c + a * column + b * row for row in (0, height) for column in (0, width)]
+    y = [f + d * column + e * row for row in (0, height) for column in (0, width)]
+    return torch.tensor([min(x), min(y), max(x), max(y)], dtype=torch.float64)
+
+
+class _Published(ChipDataset):
+    """A data set that has a name, found at ``<root>/<name>/<version>``."""
+
+    name: ClassVar[str]
+
+    def __init__(
+        self,
+        root: str | Path = "data",
+        split: str = "train",
+        version: str = "1.0.0",
+        bands: Sequence[str] | None = None,
+        transforms: Callable[[dict[str, Any]], dict[str, Any]] | None = None,
+        download: bool = False,
+        checksum: bool = True,
+    ) -> None:
+        """Open one split.
+
+        Args:
+            root: folder that holds the data sets, as ``tidemark build --out`` takes it.
+            split: "train", "val" or "test".
+            version: semantic version of the data set; another major version holds other pixels, labels or splits.
+            bands: names of the bands wanted, in that order; all by default.
+            transforms: takes a sample and returns the changed sample.
+            download: not available yet.
+            checksum: compare every chip with its stored checksum.
+
+        Raises:
+            DatasetNotFoundError: the data set is not in ``root``.
+            InputError: ``download`` was asked for, a band does not exist, or another data set lies there.
+        """
+        super().__init__(Path(root) / self.name / version, split, bands, transforms, download, checksum)
+        if (self.manifest.name, self.manifest.version) != (self.name, version):
+            raise InputError(
+                f"expected {self.name} {version}, found {self.manifest.name} {self.manifest.version}", where=self.root
+            )
+
+    def _name_to_build(self) -> str:
+        return self.name
+
+
+class OMBRIA(_Published):
+    """OMBRIA flood mapping with Sentinel-1.
+
+    `OMBRIA <https://github.com/geodrak/OMBRIA>`__ maps the extent of floods from a Sentinel-1 image before and one
+    after the event.
+
+    Dataset features:
+
+    * pairs of Sentinel-1 chips (256x256 px), before and after a flood, in 8 bits; every chip appears to be stretched
+      on its own, the polarisation is not stated
+    * masks of the flood extent (not of all water) from Copernicus EMS Rapid Mapping
+    * no georeference and no dates
+    * splits: blocks of neighbouring training chips for train and val, the flood events of 2021 (Albania, Guyana and
+      Timor-Leste, one scene each) as test; the published test split leaks and is not used
+
+    Dataset format:
+
+    * HDF5 shards, one per scene: ``image`` uint8 (N, 2, 256, 256), ``mask`` uint8 (N, 256, 256)
+
+    Dataset classes:
+
+    0. not flooded
+    1. flood
+
+    If you use this dataset in your research, please cite the following paper:
+
+    * https://doi.org/10.1109/JSTARS.2022.3155559
+
+    .. note::
+
+       The source states no licence, so the data set is not distributed: build it from the authors' repository with
+       ``tidemark build ombria``.
+
+    .. versionadded:: 0.1
+    """
+
+    name = "ombria"
+
+
+class PolarPatch(_Published):
+    """polar-patch: sea, ice and land around Greenland in Sentinel-1 EW patches.
+
+    `polar-patch <https://github.com/ysbecca/polar-patch>`__ holds patches of Sentinel-1 Extra Wide swath scenes with
+    the class of the ground in their middle.
+
+    Dataset features:
+
+    * patches of 64x64 px with two channels, HH and HV, in 8 bits, stretched by the source
+    * one label per patch, that of its middle
+    * no georeference and no scene ids; splits are blocks along the sampler's passes with guard bands between them
+
+    Dataset format:
+
+    * HDF5 shards: ``image`` uint8 (N, 2, 64, 64), ``label`` uint8 (N,)
+
+    Dataset classes:
+
+    0. water
+    1. ice
+    2. land
+
+    If you use this dataset in your research, please cite its source:
+
+    * https://github.com/ysbecca/polar-patch
+
+    .. note::
+
+       Version 1.0.0 has the labels as the source stores them, without the blank patches. In the source, pixels and
+       labels come from transposed places; version 2.0.0 has labels derived from that finding ("repaired"), and fewer
+       patches. Results on the two do not compare. The source states no licence: build the data set with
+       ``tidemark build polar-patch``.
+
+    .. versionadded:: 0.1
+    """
+
+    name = "polar-patch"

@@ -1,0 +1,83 @@
+"""What ``tidemark build``, ``verify`` and ``audit`` do, with their progress bars and words."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext
+from importlib import import_module
+from inspect import signature
+from pathlib import Path
+
+from ..errors import InputError
+from .build import build, builder_module, plan_data_set
+from .verify import verify
+
+
+@contextmanager
+def progress_bar(title: str) -> Iterator[Callable[[int, int, str], None]]:
+    """A progress bar on standard error as a ``progress(done, total, what)`` function, silent without a terminal."""
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+    columns = TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn()
+    console = Console(stderr=True)
+    columns = *columns, TextColumn("{task.fields[what]}")
+    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
+        task = bar.add_task(title, total=None, what="")
+        yield lambda done, total, what: bar.update(task, completed=done, total=total, what=what)
+
+
+def build_command(name: str, source: Path | None, out: Path, parameters: dict, dask: str | None, options: dict) -> None:
+    """Plan and build with a progress bar, on this machine or on a Dask cluster (``tcp://…`` or ``local``)."""
+    if source is None:
+        raise InputError("no source given", where=name, hint="--source ZIP_OR_FOLDER, or --spec FILE for custom")
+    if options["codec"] not in ("blosc", "gzip", "none"):
+        raise InputError(f"no codec {options['codec']!r}, there is blosc, gzip, none")
+    known = set(signature(import_module(builder_module(name)).plan).parameters)
+    if unknown := sorted(set(parameters) - known):
+        raise InputError(f"the builder does not take --{unknown[0].replace('_', '-')}", where=name)
+    plan = plan_data_set(name, source, **parameters)
+    with _executor(dask, options["workers"]) as executor, progress_bar(f"{name} {plan.header.version}") as progress:
+        folder = build(plan, builder_module(name), out, executor=executor, progress=progress, **options)
+    print(folder if options["shard"] is None else f"part {options['shard']} of {plan.header.name} is done")
+
+
+@contextmanager
+def _executor(dask: str | None, workers: int):
+    if dask is None:
+        with nullcontext() as nothing:
+            yield nothing
+        return
+    try:
+        from dask.distributed import Client, LocalCluster
+    except ImportError:
+        raise InputError("Dask is not installed", hint="pip install 'tidemark[cluster]'") from None
+    cluster = LocalCluster(n_workers=workers, threads_per_worker=1) if dask == "local" else dask
+    with Client(cluster) as client:
+        yield client.get_executor()
+
+
+def verify_command(folder: Path, deep: bool) -> int:
+    """Print every problem, or that there is none; exit code 2 or 0."""
+    with progress_bar("verify") as progress:
+        outcome = verify(folder, deep, progress=progress)
+    for problem in outcome.problems:
+        print(problem)
+    looked = "every chip decoded" if deep else "sha256 of every file"
+    verdict = f"{len(outcome.problems)} problems" if outcome.problems else "verified"
+    print(
+        f"{verdict}: {folder}, {outcome.shards} shards, {outcome.chips} chips, {outcome.bytes / 1e6:.1f} MB ({looked})"
+    )
+    return 2 if outcome.problems else 0
+
+
+def audit_command(folder: Path, out: Path | None) -> int:
+    """Print the audit, write its JSON and HTML where asked; exit code 2 when a check fails."""
+    from .audit import audit, write_report
+
+    with progress_bar("audit") as show:
+        report = audit(folder, show)
+    print(report.text(), end="")
+    if out is not None:
+        print(write_report(report, folder, out / "audit.html"))
+    return 2 if report.failed else 0

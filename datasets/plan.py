@@ -1,0 +1,61 @@
+"""What a builder plans before any pixel is read: scenes, shards and the chips that a pass over the labels finds.
+
+A builder is one module with ``NAME``, ``VERSION`` and three functions::
+
+    plan(source: Path, **parameters) -> Plan
+    index(job: SceneJob) -> list[ChipRef]
+    read(job: SceneJob, refs: Sequence[ChipRef]) -> Iterator[dict[str, np.ndarray]]
+
+``plan`` reads lists and headers only. ``index`` passes over the labels of one scene and names its chips; ``read``
+yields their arrays in that order. A scene that cannot be used raises SceneError in any of the three.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+from .spec import Header, Scene, SkippedScene
+
+MAX_CHIP_ID_BYTES = 48
+Affine6 = tuple[float, float, float, float, float, float]
+
+
+@dataclass(frozen=True)
+class SceneJob:
+    """One scene as a worker needs it. ``payload`` holds JSON values; its key ``source`` (a path) names no content."""
+
+    id: str
+    split: str
+    payload: dict[str, Any]
+
+
+@dataclass(frozen=True)
+class ChipRef:
+    """One chip: ``window`` is row, column, height, width in the scene; ``transform`` the affine a, b, c, d, e, f of
+    the target's grid (pixel to CRS), ``transforms`` those of arrays on another grid; None where unknown."""
+
+    id: str
+    window: tuple[int, int, int, int]
+    transform: Affine6 | None = None
+    transforms: dict[str, Affine6] = field(default_factory=dict)
+    payload: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class ShardJob:
+    """One shard ``<split>/<key>.h5``: a scene, or a group of small scenes of one split."""
+
+    key: str
+    split: str
+    scenes: tuple[SceneJob, ...]
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A whole build. ``scenes`` fixes the scene numbers that the shards store."""
+
+    header: Header
+    scenes: tuple[Scene, ...]
+    shards: tuple[ShardJob, ...]
+    skipped: tuple[SkippedScene, ...] = ()

@@ -1,0 +1,160 @@
+"""Polygons from GeoPackage, GeoJSON or shapefile, brought onto a scene's grid window by window."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+
+import numpy as np
+import shapely
+
+from ..errors import SceneError
+from .raster import Affine6, Grid, PixelWindow, local_file
+
+IGNORE = 255
+MAX_GEOJSON_BYTES = 512 << 20
+SHAPEFILE_MAGIC = b"\x00\x00\x27\x0a"
+
+
+class Polygons:
+    """Polygons with a class each, in the CRS of one scene.
+
+    Args:
+        geometries: (N,) shapely polygons or multipolygons.
+        values: (N,) uint8 class of each.
+    """
+
+    def __init__(self, geometries: np.ndarray, values: np.ndarray) -> None:
+        self.geometries, self.values = geometries, values
+        self._tree = shapely.STRtree(geometries)
+
+    def rasterise(self, grid: Grid, window: PixelWindow, background: int = 0) -> np.ndarray:
+        """Classes of one window: a pixel belongs to the polygon that holds its centre.
+
+        Pixels that polygons of different classes claim are 255 (ignore): file order decides nothing.
+
+        Returns:
+            (height, width) uint8.
+        """
+        from rasterio import features
+
+        _, _, height, width = window
+        out = np.full((height, width), background, np.uint8)
+        a, _, c, _, e, f = transform = grid.window_transform(window)
+        # One pixel more on each side: the cut edges stay outside of every pixel centre of the window.
+        rectangle = (c - a, f + e * (height + 1), c + a * (width + 1), f - e)
+        hits = np.sort(self._tree.query(shapely.box(*rectangle)))
+        claimed = np.zeros((height, width), bool)
+        for value in np.unique(self.values[hits]):
+            parts = shapely.clip_by_rect(self.geometries[hits[self.values[hits] == value]], *rectangle)
+            parts = [part for part in parts if not part.is_empty and shapely.get_dimensions(part) == 2]
+            if not parts:
+                continue
+            inside = features.rasterize(parts, (height, width), transform=_affine(transform), dtype="uint8") == 1
+            out[inside & claimed] = IGNORE
+            out[inside & ~claimed] = value
+            claimed |= inside
+        return out
+
+
+def read_polygons(
+    path: str | Path,
+    grid: Grid,
+    *,
+    value: int | None = None,
+    attribute: str | None = None,
+    values: Mapping[str, int] | None = None,
+    layer: str | None = None,
+) -> Polygons:
+    """Read the polygons that meet a scene, reprojected to its CRS.
+
+    Args:
+        path: GeoPackage (.gpkg), GeoJSON (.geojson, .json) or shapefile (.shp).
+        grid: the scene's grid; needs a CRS.
+        value: class of every polygon, where no ``attribute`` tells it.
+        attribute: field that names the class.
+        values: class by the attribute's text.
+        layer: layer of a GeoPackage; the first one by default.
+
+    Raises:
+        InputError: not a local file.
+        SceneError: another format, no CRS on either side, geometries that are no polygons, an unknown attribute value.
+    """
+    file = local_file(path)
+    if grid.crs is None or grid.transform is None:
+        raise SceneError("polygons need a georeferenced image", where=path, hint="give masks instead")
+    frame = _read_geojson(file, path) if file.suffix in (".geojson", ".json") else _read_ogr(file, path, grid, layer)
+    if frame.crs is None:
+        raise SceneError("no coordinate reference system", where=path)
+    frame = frame[~(frame.geometry.isna() | frame.geometry.is_empty)]
+    kinds = sorted(set(frame.geom_type) - {"Polygon", "MultiPolygon"})
+    if kinds:
+        raise SceneError(f"expected polygons, found {', '.join(kinds)}", where=path)
+    classes = _classes(frame, path, value, attribute, values or {})
+    geometries = np.asarray(frame.geometry.to_crs(grid.crs).array, dtype=object) if len(frame) else np.empty(0, object)
+    broken = ~shapely.is_valid(geometries)
+    geometries[broken] = shapely.make_valid(geometries[broken], method="structure", keep_collapsed=False)
+    return Polygons(geometries, classes)
+
+
+def _classes(frame, path, value: int | None, attribute: str | None, values: Mapping[str, int]) -> np.ndarray:
+    if attribute is None:
+        return np.full(len(frame), value, np.uint8)
+    if attribute not in frame.columns:
+        fields = ", ".join(str(c) for c in frame.columns if c != frame.geometry.name) or "none"
+        raise SceneError(f"no attribute {attribute!r}, there is {fields}", where=path)
+    names = [str(v) for v in frame[attribute]]
+    unknown = sorted(set(names) - set(values))
+    if unknown:
+        raise SceneError(f"attribute {attribute} has values without a class: {', '.join(unknown[:5])}", where=path)
+    return np.array([values[name] for name in names], np.uint8)
+
+
+def _read_geojson(file: Path, where: object):
+    """GeoJSON without OGR, whose driver detection would also accept remote catalogues in JSON."""
+    import geopandas
+
+    if file.stat().st_size > MAX_GEOJSON_BYTES:
+        raise SceneError(f"{file.stat().st_size} bytes, over {MAX_GEOJSON_BYTES}", where=where, hint="use GeoPackage")
+    try:
+        content = json.loads(file.read_bytes())
+        if content["type"] != "FeatureCollection":
+            raise ValueError(f"expected a FeatureCollection, found {content['type']}")
+        # RFC 7946 is WGS84; the member `crs` of the 2008 draft is still common.
+        crs = content.get("crs", {}).get("properties", {}).get("name", "OGC:CRS84")
+        features = content["features"]
+        if not features:
+            return geopandas.GeoDataFrame(geometry=[], crs=crs)
+        return geopandas.GeoDataFrame.from_features(features, crs=crs)
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError, RuntimeError) as error:
+        raise SceneError(f"not valid GeoJSON ({error})", where=where) from None
+
+
+def _read_ogr(file: Path, where: object, grid: Grid, layer: str | None):
+    import pyogrio
+    from pyproj import CRS, Transformer
+    from pyproj.exceptions import ProjError
+
+    with open(file, "rb") as opened:
+        head = opened.read(16)
+    formats = {".gpkg": b"SQLite format 3\0", ".shp": SHAPEFILE_MAGIC}
+    if file.suffix not in formats or not head.startswith(formats[file.suffix]):
+        raise SceneError("not a GeoPackage, GeoJSON or shapefile, whatever its name says", where=where)
+    try:
+        info = pyogrio.read_info(file, layer=layer)
+        box = None
+        if info["crs"]:
+            transformer = Transformer.from_crs(grid.crs, CRS.from_user_input(info["crs"]), always_xy=True)
+            box = transformer.transform_bounds(*grid.bounds(), densify_pts=21)
+        # A box across the antimeridian (west > east) or beyond the projection filters nothing.
+        usable = box is not None and np.isfinite(box).all() and box[0] < box[2]
+        return pyogrio.read_dataframe(file, layer=layer, bbox=box if usable else None, force_2d=True)
+    except (pyogrio.errors.DataSourceError, pyogrio.errors.DataLayerError, ProjError, ValueError) as error:
+        raise SceneError(f"unreadable polygons ({error})", where=where) from None
+
+
+def _affine(transform: Affine6):
+    from rasterio import Affine
+
+    return Affine(*transform)

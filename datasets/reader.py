@@ -1,0 +1,161 @@
+"""Indexed reader: chips straight from the mapped file, decoded and verified without HDF5's lock.
+
+A shard opens lazily in every process (the guard runs, the chunks are indexed, the file is mapped), so objects can be
+pickled, forked and shared between threads. Reads release the GIL while they copy, decode and hash.
+"""
+
+from __future__ import annotations
+
+import mmap
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from threading import Lock
+
+import numpy as np
+
+from ..errors import ChecksumError, FormatError
+from .codecs import decode
+from .guard import Layout, open_layout
+from .shard import checksum, meta_checksums
+from .spec import Manifest, ShardEntry, load_manifest
+
+
+class Shard:
+    """One HDF5 file of a data set.
+
+    Args:
+        folder: the data set's folder, ``<root>/<name>/<version>``.
+        manifest: its manifest.
+        entry: which shard.
+        checksum: compare every chip with its stored XXH3-64 checksum.
+
+    Raises:
+        FormatError: at first use, when the file is not what the manifest says.
+        ChecksumError: when a chip's bytes are not those that were written; other chips still read.
+    """
+
+    def __init__(self, folder: str | Path, manifest: Manifest, entry: ShardEntry, checksum: bool = True) -> None:
+        self.path = Path(folder) / entry.path
+        self.manifest, self.entry, self.checksum = manifest, entry, checksum
+        self.n = entry.chips
+        self._reset()
+
+    def _reset(self) -> None:
+        self._lock, self._lock_pid = Lock(), os.getpid()
+        self._pid, self._layout, self._bytes = -1, None, None
+        self._bad_meta: frozenset[int] = frozenset()
+
+    def __getstate__(self) -> dict:
+        return {k: v for k, v in self.__dict__.items() if not k.startswith("_")}
+
+    def __setstate__(self, state: dict) -> None:
+        self.__dict__.update(state)
+        self._reset()
+
+    def __len__(self) -> int:
+        return self.n
+
+    def open(self) -> Layout:
+        """Guard, index and map the file, once per process."""
+        if self._pid == os.getpid():
+            return self._layout
+        if self._lock_pid != os.getpid():  # a fork while another thread was opening leaves the lock held for ever
+            self._lock, self._lock_pid = Lock(), os.getpid()
+        with self._lock:
+            if self._pid != os.getpid():
+                manifest, entry = self.manifest, self.entry
+                layout = open_layout(self.path, manifest, entry.split, entry.chips, entry.bytes, manifest.codec)
+                scenes = layout.rows["scene"]
+                if scenes.min() < 0 or scenes.max() >= len(manifest.scenes):
+                    raise FormatError(f"scene number {scenes.max()} of {len(manifest.scenes)}", where=self.path)
+                sums = meta_checksums(layout.rows, sorted(layout.transformed))
+                self._bad_meta = frozenset(np.flatnonzero(sums != layout.rows["checksum_meta"]).tolist())
+                with open(self.path, "rb") as file:
+                    mapped = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+                self._layout, self._bytes, self._pid = layout, np.frombuffer(mapped, np.uint8), os.getpid()
+        return self._layout
+
+    @property
+    def chip_ids(self) -> list[str]:
+        """The N chip ids."""
+        return [i.decode("ascii") for i in self.open().rows["chip_id"].tolist()]
+
+    @property
+    def scene_index(self) -> np.ndarray:
+        """int32 (N,): index into the manifest's scenes."""
+        return self.open().rows["scene"]
+
+    @property
+    def window(self) -> np.ndarray:
+        """int64 (N, 4): row, column, height, width in the scene, in pixels."""
+        return self.open().rows["window"]
+
+    @property
+    def transform(self) -> np.ndarray:
+        """float64 (N, 6): affine a, b, c, d, e, f of the target's grid in CRS units; NaN where unknown."""
+        return self.open().rows["transform"]
+
+    def array_transform(self, array: str) -> np.ndarray:
+        """float64 (N, 6): the array's own grid, or the target's where it has none of its own."""
+        layout = self.open()
+        return layout.rows[f"transform_{array}" if array in layout.transformed else "transform"]
+
+    def read(self, array: str, i: int, out: np.ndarray | None = None) -> np.ndarray:
+        """Chip ``i`` of ``array`` in its native dtype, into ``out`` (C-contiguous) where given."""
+        declared = self.manifest.array(array)
+        if out is None:
+            out = np.empty(declared.shape, declared.dtype)
+        self.read_many(array, (i,), out[None])
+        return out
+
+    def read_many(self, array: str, indices: Sequence[int], out: np.ndarray | None = None) -> np.ndarray:
+        """Chips ``indices`` of ``array``: (len(indices), *shape) in the native dtype, verified."""
+        layout, declared = self.open(), self.manifest.array(array)
+        if out is None:
+            out = np.empty((len(indices), *declared.shape), declared.dtype)
+        places = layout.places[array]
+        if places.codec == "none":
+            self._gather(int(places.offset[0]), declared.chip_bytes, indices, out)
+        else:
+            offsets, sizes = places.offset, places.size
+            for row, i in zip(out, indices, strict=True):
+                start = int(offsets[i])
+                try:
+                    decode(places.codec, self._bytes[start : start + int(sizes[i])], row)
+                except FormatError as error:
+                    raise ChecksumError(error.what, where=self._name(array, i)) from None
+        if self.checksum:
+            self._verify(array, indices, out)
+        return out
+
+    def _verify(self, array: str, indices: Sequence[int], out: np.ndarray) -> None:
+        found = np.fromiter(map(checksum, out), np.uint64, len(out))
+        bad = np.flatnonzero(found != self._layout.rows[f"checksum_{array}"][list(indices)])
+        if len(bad):
+            raise ChecksumError("the bytes differ from those written", where=self._name(array, indices[bad[0]]))
+        if self._bad_meta and (wrong := self._bad_meta.intersection(indices)):
+            raise ChecksumError(
+                "id, scene, window or transform differ from those written", where=self._name("meta", min(wrong))
+            )
+
+    def _gather(self, start: int, chip_bytes: int, indices: Sequence[int], out: np.ndarray) -> None:
+        stored = self._bytes[start : start + self.n * chip_bytes].reshape(self.n, chip_bytes)
+        flat = out.reshape(len(out), -1).view(np.uint8) if out.ndim > 1 else out.view(np.uint8).reshape(len(out), -1)
+        if chip_bytes < 1 << 16:
+            places = np.asarray(indices, np.intp)
+            if len(places) and (places.min() < 0 or places.max() >= self.n):
+                raise IndexError(f"chip {places.min()} to {places.max()} of {self.n}")
+            np.take(stored, places, axis=0, out=flat, mode="clip")  # the checking mode would buffer every byte
+            return
+        for row, i in zip(flat, indices, strict=True):  # plain copies of large chips release the GIL, take() does not
+            np.copyto(row, stored[i])
+
+    def _name(self, array: str, i: int) -> str:
+        return f"{self.path}, array {array}, chip {i} ({self.open().rows['chip_id'][i].decode('ascii', 'replace')})"
+
+
+def open_split(folder: str | Path, split: str, checksum: bool = True) -> tuple[Manifest, list[Shard]]:
+    """The manifest and the (still closed) shards of one split."""
+    manifest = load_manifest(folder)
+    return manifest, [Shard(folder, manifest, entry, checksum) for entry in manifest.split_shards(split)]

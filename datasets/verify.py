@@ -1,0 +1,131 @@
+"""``tidemark verify``: are the files on disk the published ones, and what exactly is wrong where they are not?"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from ..errors import ChecksumError, FormatError, TidemarkError
+from .build import content_sha256
+from .files import sha256_file
+from .reader import Shard
+from .shard import index_dtype
+from .spec import MANIFEST_NAME, Manifest, ShardEntry, canonical_json, load_manifest
+from .statistics import Tally
+
+
+@dataclass(frozen=True)
+class Verification:
+    """Outcome: every problem in one line, and how much was looked at."""
+
+    folder: Path
+    shards: int
+    chips: int
+    bytes: int
+    deep: bool
+    problems: tuple[str, ...]
+
+
+def verify(
+    folder: str | Path,
+    deep: bool = False,
+    threads: int = 2,
+    progress: Callable[[int, int, str], None] | None = None,
+) -> Verification:
+    """Compare a data set with its manifest.
+
+    Every shard passes the guard and has its sha256 compared; a shard whose sha256 differs is searched chip by chip.
+    ``deep`` decodes every chip of every shard, compares all checksums and counts the statistics and labels again.
+
+    Raises FormatError only where there is no readable manifest; all other faults are in ``problems``.
+    """
+    folder = Path(folder)
+    manifest = load_manifest(folder)
+    problems = []
+    if (folder / MANIFEST_NAME).read_bytes() != canonical_json(manifest):
+        problems.append(f"{folder / MANIFEST_NAME}: not in canonical form, its sha256 names nothing")
+    tallies: dict[str, Tally] = {}
+    with ThreadPoolExecutor(threads) as pool:
+        checks = pool.map(lambda entry: _check_shard(folder, manifest, entry, deep), manifest.shards)
+        for done, (entry, (found, tally)) in enumerate(zip(manifest.shards, checks, strict=True), start=1):
+            problems += found
+            if tally is not None:
+                tallies.setdefault(entry.split, Tally(manifest)).merge(tally)
+            if progress is not None:
+                progress(done, len(manifest.shards), entry.path)
+    if not problems:
+        content = content_sha256(folder, manifest, manifest.scenes, manifest.shards)
+        if content != manifest.content_sha256:
+            problems.append(f"{folder}: content_sha256 expected {manifest.content_sha256}, found {content}")
+    if deep and not problems:
+        problems += _check_counts(folder, manifest, tallies)
+    listed = {MANIFEST_NAME, "README.md"} | {p for e in manifest.shards for p in (e.path, e.index_path)}
+    extra = [p for p in folder.rglob("*") if p.is_file() and p.relative_to(folder).as_posix() not in listed]
+    problems += [f"{path}: not part of the data set" for path in sorted(extra) if ".build" not in path.parts]
+    size = sum(e.bytes + e.index_bytes for e in manifest.shards)
+    chips = sum(e.chips for e in manifest.shards)
+    return Verification(folder, len(manifest.shards), chips, size, deep, tuple(problems))
+
+
+def _check_shard(folder: Path, manifest: Manifest, entry: ShardEntry, deep: bool) -> tuple[list[str], dict | None]:
+    problems = []
+    shard = Shard(folder, manifest, entry)
+    try:
+        layout = shard.open()
+    except TidemarkError as error:
+        return [str(error)], None
+    whole = (found := sha256_file(shard.path)) == entry.sha256
+    tally = None
+    if deep or not whole:
+        tally = Tally(manifest)
+        problems += _check_chips(shard, tally)
+    if not whole:
+        problems.append(f"{shard.path}: sha256 expected {entry.sha256}, found {found}")
+    index = folder / entry.index_path
+    if not index.is_file():
+        return [*problems, f"{index}: the sidecar index is missing"], None
+    if (found := sha256_file(index)) != entry.index_sha256:
+        return [*problems, f"{index}: sha256 expected {entry.index_sha256}, found {found}"], None
+    try:
+        rows = np.load(index, allow_pickle=False)
+    except (OSError, ValueError) as error:
+        return [*problems, f"{index}: not a NumPy array file ({error})"], None
+    if rows.dtype != index_dtype(manifest.arrays, sorted(layout.transformed)) or len(rows) != shard.n:
+        return [*problems, f"{index}: does not have the fields and rows of the shard"], None
+    for array in manifest.arrays:
+        places = layout.places[array.name]
+        same = (rows[f"{array.name}_offset"] == places.offset) & (rows[f"{array.name}_size"] == places.size)
+        same &= rows[f"{array.name}_checksum"] == layout.rows[f"checksum_{array.name}"]
+        if not same.all():
+            problems.append(f"{index}: array {array.name}, chip {int(np.argmin(same))} lies elsewhere in the shard")
+    if rows["checksum_meta"].tolist() != layout.rows["checksum_meta"].tolist():
+        problems.append(f"{index}: the metadata differs from the shard's")
+    return problems, None if tally is None else tally.to_json()
+
+
+def _check_chips(shard: Shard, tally: Tally) -> list[str]:
+    problems = []
+    for i in range(shard.n):
+        chip = {}
+        for array in shard.manifest.arrays:
+            try:
+                chip[array.name] = shard.read(array.name, i)
+            except (ChecksumError, FormatError) as error:
+                problems.append(str(error))
+        if len(chip) == len(shard.manifest.arrays):
+            tally.observe(chip)
+    return problems
+
+
+def _check_counts(folder: Path, manifest: Manifest, tallies: dict[str, Tally]) -> list[str]:
+    problems = []
+    for split in manifest.splits:
+        if (split.classes, split.ignored) != tallies[split.name].class_counts():
+            problems.append(f"{folder}: split {split.name} has other label counts than the manifest states")
+    if "train" in tallies and tallies["train"].statistics() != manifest.statistics:
+        problems.append(f"{folder}: the band statistics are not those of the training split")
+    return problems

@@ -1,0 +1,169 @@
+"""From stored values to probabilities, and from a run's weights to the predictions of a split."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from .. import _compat, configs  # noqa: F401
+from ..datasets.loader import ChipLoader
+from ..datasets.transforms import Preprocess, image_array
+from ..errors import FormatError, WeightsError
+from .device import enough_memory, find_device
+from .predictions import NODATA, PREDICTIONS_NAME, Prediction, write_predictions
+from .runs import CONFIG_NAME, read_run
+from .weights import Pretrained, from_pretrained
+
+
+class Inference:
+    """A pretrained model on a device, called with stored values.
+
+    Args:
+        pretrained: as ``from_pretrained`` gives it.
+        preprocess: for the bands of this input (``pretrained.check_input``).
+        device: see ``find_device``.
+    """
+
+    def __init__(self, pretrained: Pretrained, preprocess: Preprocess, device: str = "auto") -> None:
+        self.device = find_device(device)
+        self.model = pretrained.model.eval().to(self.device, memory_format=torch.channels_last)
+        self.preprocess = preprocess.to(self.device)
+        self.binary = pretrained.spec.out_channels == 1
+
+    @torch.inference_mode()
+    def __call__(self, stored: torch.Tensor, mask: torch.Tensor | None = None) -> tuple[torch.Tensor, torch.Tensor]:
+        """Probabilities of a batch.
+
+        Args:
+            stored: (B,C,H,W) in the input's native dtype, all its bands.
+            mask: (B,H,W), 0 where the data set says that the input is invalid.
+
+        Returns:
+            float32 (B,K,H,W), or (B,K) of a patch classifier; K = 1, the probability of class 1, for a binary model.
+            bool (B,H,W): where the input is valid. A chip without any valid pixel has probability 0 and is not
+            given to the model.
+
+        Raises:
+            DeviceError: out of GPU memory.
+            WeightsError: the model returns values that are not finite.
+        """
+        with enough_memory("take a smaller batch size (TRAIN.BATCH_SIZE) or smaller tiles"):
+            image, valid = self.preprocess(stored.to(self.device, non_blocking=True))
+            if mask is not None:
+                valid &= mask.to(self.device) != 0
+                image = image * valid[:, None]
+            some = valid.flatten(1).any(1)
+            given = image[some] if some.any() else image[:1]  # the model alone knows the shape of its output
+            logits = self.model(given.contiguous(memory_format=torch.channels_last)).float()
+            found = logits.sigmoid() if self.binary else logits.softmax(1)
+            probabilities = found.new_zeros((len(image), *found.shape[1:]))
+            if some.any():
+                probabilities[some] = found
+        if not torch.isfinite(probabilities).all():
+            raise WeightsError("the model returns values that are not finite", hint="its weights or numbers overflow")
+        return probabilities, valid
+
+
+def decide(probabilities: torch.Tensor, valid: torch.Tensor) -> list[Prediction]:
+    """Class maps and stored probabilities of a batch, as ``predictions.h5`` holds them.
+
+    Binary maps: class 1 where p >= 0.5, and round(255 p). Maps of more classes: the most probable class, no
+    probability. Patches: the most probable class, and round(255 p) of every class. Invalid pixels, and patches
+    without a valid pixel, are 255.
+    """
+    scaled = (255 * probabilities).round().to(torch.uint8)
+    classes = (probabilities[:, 0] >= 0.5) if probabilities.shape[1] == 1 else probabilities.argmax(1)
+    if probabilities.ndim == 2:
+        valid = valid.flatten(1).any(1)
+    classes = torch.where(valid, classes.to(torch.uint8), NODATA).cpu().numpy()
+    if probabilities.shape[1] == 1:
+        return list(zip(classes, scaled[:, 0].cpu().numpy(), strict=True))
+    return [(k, p if p.ndim == 1 else None) for k, p in zip(classes, scaled.cpu().numpy(), strict=True)]
+
+
+def predict_split(
+    run: str | Path,
+    split: str,
+    *,
+    device: str | None = None,
+    batch_size: int | None = None,
+    folder: str | Path | None = None,
+    out: str | Path | None = None,
+) -> Path:
+    """Predict one split with the weights of a run.
+
+    Args:
+        run: a run folder with ``weights/``.
+        split: name of the split.
+        device, batch_size: instead of the run's own (TRAIN.DEVICE, TRAIN.BATCH_SIZE).
+        folder: version folder of another data set with the same bands; by default the run's own.
+        out: file to write; by default ``<run>/<split>/predictions.h5``.
+
+    Returns:
+        The file.
+
+    Raises:
+        FormatError: no finished run, or the data set there is not the one that the run has seen.
+        WeightsError: the weights are not the run's, or do not fit the data set's bands, units or classes.
+    """
+    run = Path(run)
+    info, cfg = read_run(run), configs.load_config(run / CONFIG_NAME)
+    pretrained = from_pretrained(run / "weights")
+    if pretrained.weights_sha256 != info.weights_sha256:
+        raise WeightsError(
+            f"sha256 {pretrained.weights_sha256[:16]}… found, run.json says {str(info.weights_sha256)[:16]}…",
+            where=run / "weights",
+            hint="train again",
+        )
+    source = Path(folder or info.dataset.folder)
+    loader = ChipLoader(source, split, batch_size or cfg.TRAIN.BATCH_SIZE)
+    manifest = loader.manifest
+    if folder is None and manifest.content_sha256 != info.dataset.content_sha256:
+        raise FormatError(
+            f"the run has seen the content {info.dataset.content_sha256[:16]}…, here is "
+            f"{manifest.content_sha256[:16]}…",
+            where=source,
+            hint="build or pull the version it names",
+        )
+    if [c["name"] for c in pretrained.classes] != [c.name for c in manifest.task.classes]:
+        raise WeightsError(
+            f"the weights know the classes {', '.join(c['name'] for c in pretrained.classes)}, the data "
+            f"set has {', '.join(c.name for c in manifest.task.classes)}",
+            where=run / "weights",
+        )
+    image = image_array(manifest)
+    masks = [a.name for a in manifest.arrays if a.role == "valid" and a.shape == image.shape[1:]]
+    loader = ChipLoader(source, split, loader.batch_size, arrays=[image.name, *masks[:1]])
+    infer = Inference(pretrained, pretrained.check_input(image.bands), device or cfg.TRAIN.DEVICE)
+
+    def chips() -> Iterator[Prediction]:
+        from rich.progress import track
+
+        for batch in track(loader, f"predict {split}", len(loader), transient=True, disable=not sys.stderr.isatty()):
+            yield from decide(*infer(batch[image.name], batch[masks[0]] if masks else None))
+
+    dataset = {key: getattr(manifest, key) for key in ("name", "version", "content_sha256")}
+    return write_predictions(
+        out or run / split / PREDICTIONS_NAME,
+        dataset=dataset,
+        split=split,
+        model=info.model,
+        chip_ids=loader.chip_ids,
+        chunks=chips(),
+    )
+
+
+def numpy_inference(infer: Inference, tile_px: tuple[int, int]):
+    """``infer`` for `blend_strips`: arrays in and out; a patch's probability holds for all of its pixels."""
+
+    def predict(stored: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        probabilities, valid = infer(torch.from_numpy(stored))
+        if probabilities.ndim == 2:
+            probabilities = probabilities[:, :, None, None].expand(-1, -1, *tile_px)
+        return probabilities.cpu().numpy(), valid.cpu().numpy()
+
+    return predict

@@ -1,0 +1,212 @@
+"""What happens in a training step and in a validation step: thin LightningModules around any registered network."""
+
+from __future__ import annotations
+
+import copy
+import math
+import zlib
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from yacs.config import CfgNode
+
+from .. import _compat  # noqa: F401
+
+# isort: split
+import lightning.pytorch as lightning
+
+from ..benchmark import metrics
+from ..errors import TidemarkError
+from .losses import Loss
+
+
+class Task(lightning.LightningModule):
+    """Loss, optimiser and counts of one network; subclasses say where the label lies and what is scored.
+
+    Args:
+        network: takes ``inputs`` by name, gives logits (B,K,...).
+        options: the TRAIN node of a configuration.
+        inputs: names of the batch's entries that the network takes.
+        classes: number of classes; a binary segmentation has two, with one logit.
+        out_channels: logits.
+        seed: with epoch and step it fixes every draw inside the network (dropout).
+
+    A batch has the inputs, float32 (B,C,H,W), the label (int64, 255 = not counted) and ``index`` int64 (B,).
+    """
+
+    label = ""
+
+    def __init__(
+        self,
+        network: nn.Module,
+        options: CfgNode,
+        *,
+        inputs: Sequence[str] = ("image",),
+        classes: int = 2,
+        out_channels: int = 1,
+        seed: int = 0,
+    ) -> None:
+        super().__init__()
+        self.network, self.options = network, options
+        self.inputs, self.classes, self.seed = tuple(inputs), classes, seed
+        self.loss = Loss(options.LOSS, out_channels, options.POS_WEIGHT, options.CLASS_WEIGHTS, options.LABEL_SMOOTHING)
+        self.averaged = Average(network, options.EMA) if options.EMA else None
+        self._counts: dict[str, np.ndarray] = {}
+        self._losses: dict[str, list[Tensor]] = {}
+
+    @property
+    def best_network(self) -> nn.Module:
+        """The network that is validated and kept: the running mean of the weights where there is one."""
+        return self.network if self.averaged is None else self.averaged.mean
+
+    def scores(self, counts: np.ndarray) -> dict[str, float]:
+        """Scores of one split from its confusion counts."""
+        raise NotImplementedError
+
+    def on_train_epoch_start(self) -> None:
+        self._counts = {split: np.zeros((self.classes, self.classes), np.int64) for split in ("train", "val")}
+        self._losses = {"train": [], "val": []}
+
+    def on_train_batch_start(self, batch: Mapping[str, Tensor], batch_idx: int) -> None:
+        # Keyed, not continued: a resumed run drops the same units as an undisturbed one.
+        torch.manual_seed(draw_key("network", self.seed, self.current_epoch, batch_idx))
+
+    def training_step(self, batch: Mapping[str, Tensor], batch_idx: int) -> Tensor:
+        logits = self.network(**{name: batch[name] for name in self.inputs})
+        loss = self.loss(logits, batch[self.label])
+        if not torch.isfinite(loss):
+            place = f"epoch {self.current_epoch}, step {batch_idx}, chips {self._chips(batch)}"
+            raise TidemarkError(
+                f"the loss is {loss.item()}",
+                where=place,
+                hint="the last good checkpoint is kept; lower TRAIN.LR, set TRAIN.CLIP_NORM or look at these chips",
+            )
+        self._count("train", loss, logits, batch)
+        self.log("loss", loss, prog_bar=True)
+        return loss
+
+    def validation_step(self, batch: Mapping[str, Tensor], batch_idx: int) -> None:
+        logits = self.best_network(**{name: batch[name] for name in self.inputs})
+        self._count("val", self.loss(logits, batch[self.label]), logits, batch)
+
+    def on_train_batch_end(self, outputs: Any, batch: Any, batch_idx: int) -> None:
+        stepped = (batch_idx + 1) % self.options.ACCUMULATE == 0 or batch_idx + 1 == self.trainer.num_training_batches
+        if self.averaged is not None and stepped:
+            self.averaged.update(self.network)
+
+    def on_validation_epoch_end(self) -> None:
+        scores = self.scores(self._counts["val"])
+        self.log_dict({f"val/{name}": float(value) for name, value in scores.items()}, prog_bar=True)
+
+    def epoch_scores(self) -> dict[str, float]:
+        """``train/loss``, ``val/loss`` and the scores of both splits in the epoch that ends."""
+        row = {f"{split}/loss": float(torch.stack(losses).mean()) for split, losses in self._losses.items() if losses}
+        for split, counts in self._counts.items():
+            row |= {f"{split}/{name}": float(value) for name, value in self.scores(counts).items()}
+        return row
+
+    def configure_optimizers(self) -> Any:
+        optimizer = make_optimizer(self.network.parameters(), self.options)
+        schedule = make_schedule(optimizer, self.options, int(self.trainer.estimated_stepping_batches))
+        return optimizer if schedule is None else ([optimizer], [{"scheduler": schedule, "interval": "step"}])
+
+    def _count(self, split: str, loss: Tensor, logits: Tensor, batch: Mapping[str, Tensor]) -> None:
+        self._losses[split].append(loss.detach())
+        predicted = class_map(logits.detach()).cpu().numpy()
+        truth = batch[self.label].to(torch.uint8).cpu().numpy()
+        self._counts[split] += metrics.confusion(truth, predicted, self.classes)
+
+    def _chips(self, batch: Mapping[str, Tensor]) -> str:
+        names = getattr(self.trainer.train_dataloader, "chip_ids", None)
+        chips = [names[i] if names else f"number {i}" for i in batch["index"].tolist()]
+        return ", ".join(chips[:64]) + (f" and {len(chips) - 64} more" if len(chips) > 64 else "")
+
+
+class SegmentationTask(Task):
+    """A class for every pixel; water IoU when binary, else the mean IoU of the classes."""
+
+    label = "mask"
+
+    def scores(self, counts: np.ndarray) -> dict[str, float]:
+        if self.classes != 2:
+            return {"iou": metrics.mean_iou(counts), "accuracy": metrics.overall_accuracy(counts)}
+        return {
+            "iou": metrics.water_iou(counts),
+            "precision": metrics.class_precision(counts)[1],
+            "recall": metrics.class_recall(counts)[1],
+        }
+
+
+class ClassificationTask(Task):
+    """A class for every chip; macro-F1."""
+
+    label = "label"
+
+    def scores(self, counts: np.ndarray) -> dict[str, float]:
+        return {"macro_f1": metrics.macro_f1(counts), "accuracy": metrics.overall_accuracy(counts)}
+
+
+class Average(nn.Module):
+    """Exponential running mean of a network's weights and statistics.
+
+    The decay rises as (1 + n) / (10 + n) to its value, so that the first random weights are soon forgotten.
+    """
+
+    def __init__(self, network: nn.Module, decay: float) -> None:
+        super().__init__()
+        self.decay = decay
+        self.mean = copy.deepcopy(network).requires_grad_(False)
+        self.register_buffer("updates", torch.zeros((), dtype=torch.int64))
+
+    @torch.no_grad()
+    def update(self, network: nn.Module) -> None:
+        """Move the mean towards the network's present weights."""
+        count = int(self.updates.add_(1))
+        weight = 1 - min(self.decay, (1 + count) / (10 + count))
+        mine, theirs = self.mean.state_dict(), network.state_dict()
+        floats = [key for key, value in mine.items() if value.is_floating_point()]
+        torch._foreach_lerp_([mine[key] for key in floats], [theirs[key] for key in floats], weight)
+        for key in mine.keys() - set(floats):
+            mine[key].copy_(theirs[key])
+
+    def train(self, mode: bool = True) -> Average:
+        """Stays in evaluation mode: a mean has no training steps of its own."""
+        return super().train(False)
+
+
+def class_map(logits: Tensor) -> Tensor:
+    """uint8 classes (B,...) from logits (B,K,...): the sign of one logit, else the largest of several."""
+    return (logits[:, 0] > 0).to(torch.uint8) if logits.shape[1] == 1 else logits.argmax(1).to(torch.uint8)
+
+
+def draw_key(name: str, seed: int, epoch: int, step: int) -> int:
+    """A seed for one kind of draw at one step."""
+    key = np.random.SeedSequence([zlib.crc32(name.encode()), seed, epoch, step])
+    return int(key.generate_state(1, np.uint64)[0])
+
+
+def make_optimizer(parameters: Any, options: CfgNode) -> torch.optim.Optimizer:
+    """The optimiser that TRAIN.OPTIMIZER names."""
+    shared = {"lr": options.LR, "weight_decay": options.WEIGHT_DECAY}
+    if options.OPTIMIZER == "sgd":
+        return torch.optim.SGD(parameters, momentum=options.MOMENTUM, **shared)
+    return {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW}[options.OPTIMIZER](parameters, **shared)
+
+
+def make_schedule(optimizer: torch.optim.Optimizer, options: CfgNode, steps: int) -> Any:
+    """A schedule that moves every step; None for ``none`` and for ``plateau``, which moves by the epoch's score."""
+    if options.SCHEDULER == "onecycle":
+        return torch.optim.lr_scheduler.OneCycleLR(optimizer, options.LR, total_steps=steps, pct_start=options.WARMUP)
+    if options.SCHEDULER == "cosine":
+        rising = int(options.WARMUP * steps)
+
+        def factor(step: int) -> float:
+            if step < rising:
+                return (step + 1) / (rising + 1)
+            return 0.5 * (1 + math.cos(math.pi * min(1.0, (step - rising) / max(1, steps - rising))))
+
+        return torch.optim.lr_scheduler.LambdaLR(optimizer, factor)
+    return None

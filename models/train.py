@@ -1,0 +1,269 @@
+"""Training: from a configuration to a run folder, resumable at any moment and never done twice.
+
+``runs/<data set>-<version>/<model>-<hash>/seed<k>/`` holds ``config.yaml``, ``run.json`` (written last: the run is
+complete), ``weights/``, ``logs/`` (``metrics.csv``, TensorBoard), ``curves.png`` and ``last.ckpt``.
+"""
+
+from __future__ import annotations
+
+import shutil
+import sys
+from pathlib import Path
+from typing import Any
+
+from yacs.config import CfgNode
+
+from .. import configs
+from ..datasets.files import write_atomic
+from ..datasets.journal import remove_temporaries
+from ..datasets.spec import Manifest, load_manifest
+from ..errors import ConfigError
+from .registry import ModelSpec, create_model, find_model
+from .runs import CONFIG_NAME, RUN_NAME, RunInfo, dataset_of, provenance, read_run, run_folder, usable_cores, write_run
+from .session import alone, interruptible, quiet, torch_threads
+
+MONITORS = {"segmentation": "val/iou", "classification": "val/macro_f1"}
+
+
+def train(cfg: CfgNode, progress: bool | None = None) -> Path:
+    """Train a network, or fit a trivial row, unless that is done already.
+
+    Args:
+        cfg: from ``configs.load_config``.
+        progress: a progress bar (True), a line per epoch (False), or by whether the output is a terminal (None).
+
+    Returns:
+        The run folder. A complete run of the same configuration, data and seed is returned as it is; one that was cut
+        short goes on from its last checkpoint (both unless TRAIN.RESUME is false).
+
+    Raises:
+        ConfigError: a value that does not fit the data or the model.
+        DeviceError: no such device, or out of its memory.
+        BusyError: another process trains this run.
+        TidemarkError: the loss is not finite (step and chips are named).
+    """
+    if not cfg.DATA.NAME or not cfg.MODEL.NAME:
+        raise ConfigError("no DATA.NAME or no MODEL.NAME", hint="start from a recipe, see `tidemark list`")
+    entry = find_model(cfg.MODEL.NAME)
+    root = Path(cfg.DATA.ROOT) / cfg.DATA.NAME / cfg.DATA.VERSION
+    manifest = load_manifest(root)
+    folder = run_folder(cfg, manifest)
+    if cfg.TRAIN.RESUME and (folder / RUN_NAME).exists():
+        read_run(folder)
+        return folder
+    with alone(folder):
+        remove_temporaries(folder)
+        if not cfg.TRAIN.RESUME:
+            _clear(folder)
+        if not entry.trained:
+            from .baselines import fit_predict
+
+            fit_predict(cfg, folder)
+        else:
+            _train_network(cfg, manifest, root, folder, sys.stderr.isatty() if progress is None else progress)
+    return folder
+
+
+def _train_network(cfg: CfgNode, manifest: Manifest, root: Path, folder: Path, progress: bool) -> None:
+    from .. import _compat  # noqa: F401  isort: skip
+    import torch
+
+    from ..datasets.augmentation import AugmentOptions
+    from ..datasets.datamodule import ChipDataModule
+    from ..datasets.transforms import Preprocess
+    from . import keeper as keeping
+    from . import weights
+    from .device import find_device
+    from .tasks import ClassificationTask, SegmentationTask
+
+    entry, kind = find_model(cfg.MODEL.NAME), manifest.task.kind
+    options = _resolve(cfg, manifest, entry)
+    device = find_device(options.DEVICE).type
+    threads = options.THREADS or usable_cores()
+    args = configs.to_dict(cfg.MODEL.ARGS)
+    preprocess = Preprocess.from_manifest(manifest, cfg.DATA.BANDS or None, cfg.DATA.DERIVED, cfg.DATA.NORMALIZATION)
+    classes = len(manifest.task.classes)
+    spec = ModelSpec({"image": preprocess.channels}, 1 if manifest.task.binary else classes)
+    with torch_threads(threads):
+        torch.manual_seed(cfg.SEED)
+        network = create_model(cfg.MODEL.NAME, spec, **args)
+        if options.INIT:
+            start_from(network, options.INIT, preprocess)
+        task = {"segmentation": SegmentationTask, "classification": ClassificationTask}[kind](
+            network, options, inputs=entry.inputs, classes=classes, out_channels=spec.out_channels, seed=cfg.SEED
+        )
+        data = ChipDataModule(
+            root,
+            options.BATCH_SIZE,
+            preprocess,
+            AugmentOptions(**{key.lower(): value for key, value in cfg.AUGMENT.items() if value}),
+            train_split=cfg.DATA.TRAIN_SPLIT,
+            val_split=cfg.DATA.VAL_SPLIT,
+            seed=cfg.SEED,
+            drop_last=_chips(manifest, cfg.DATA.TRAIN_SPLIT) >= options.BATCH_SIZE,
+        )
+        write_atomic(folder / CONFIG_NAME, configs.dump(cfg))
+        keeper = keeping.Keeper(folder, options, lines=not progress)
+        _fit(task, data, keeper, device, progress)
+        weights.load_weights(network, keeper.best_path)
+    best = next(row for row in keeper.history if row["epoch"] == keeper.best_epoch)
+    label = args.get("encoder")
+    card = {
+        "task_kind": kind,
+        "training": configs.dump(cfg),
+        "scores": {"val": {name[4:]: _or_none(value) for name, value in best.items() if name.startswith("val/")}},
+        "dataset": {
+            "name": manifest.name,
+            "version": manifest.version,
+            "content_sha256": manifest.content_sha256,
+            "title": manifest.title,
+            "licence": manifest.licence,
+            "simulated": manifest.simulated,
+        },
+    }
+    digest = weights.save_pretrained(
+        network,
+        folder / "weights",
+        name=cfg.MODEL.NAME,
+        spec=spec,
+        args=args,
+        preprocess_config=preprocess.to_config(),
+        classes=manifest.task.classes,
+        card=card,
+    )
+    keeping.draw_curves(
+        keeper.history,
+        options.MONITOR,
+        keeper.best_epoch,
+        folder / keeping.CURVES_NAME,
+        f"{cfg.MODEL.NAME} on {manifest.name} {manifest.version}, seed {cfg.SEED}",
+    )
+    info = RunInfo(
+        dataset=dataset_of(manifest, cfg.DATA.ROOT),
+        model=cfg.MODEL.NAME,
+        arguments=args,
+        label=f"{entry.label}, {label}" if label else entry.label,
+        trained=True,
+        seed=cfg.SEED,
+        parameters=sum(p.numel() for p in network.parameters()),
+        weights_sha256=digest,
+        selected_epoch=keeper.best_epoch,
+        train_seconds=keeper.seconds,
+        provenance=provenance(device, threads),
+    )
+    write_run(folder, info, configs.dump(cfg))
+    keeper.best_path.unlink()
+
+
+def _fit(task: Any, data: Any, keeper: Any, device: str, progress: bool) -> None:
+    from lightning.pytorch import Trainer
+    from lightning.pytorch.callbacks import RichProgressBar
+
+    from .device import enough_memory
+    from .keeper import LAST_NAME, AtomicCheckpointIO, read_checkpoint
+
+    options, last = task.options, keeper.folder / LAST_NAME
+    if last.exists():
+        keeper.load_state_dict(read_checkpoint(last)["callbacks"][keeper.state_key])
+        if keeper.finished:  # killed after the last epoch, before the results were written
+            return
+    else:
+        for path in keeper.folder.glob("best-*.safetensors"):
+            path.unlink()
+    with quiet():
+        trainer = Trainer(
+            accelerator={"cuda": "gpu"}.get(device, device),
+            devices=1,
+            precision=options.PRECISION,
+            max_epochs=options.EPOCHS,
+            accumulate_grad_batches=options.ACCUMULATE,
+            logger=False,
+            gradient_clip_val=options.CLIP_NORM or None,
+            num_sanity_val_steps=0,
+            enable_model_summary=False,
+            enable_progress_bar=progress,
+            callbacks=[keeper, *([RichProgressBar(leave=True)] if progress else [])],
+            plugins=[AtomicCheckpointIO()],
+            default_root_dir=keeper.folder,
+        )
+        hint = (
+            f"halve TRAIN.BATCH_SIZE (now {options.BATCH_SIZE}) and set TRAIN.ACCUMULATE {2 * options.ACCUMULATE} "
+            "for the same step, or set TRAIN.PRECISION bf16-mixed or a smaller AUGMENT.CROP"
+        )
+        with enough_memory(hint), interruptible(keeper.folder):
+            trainer.fit(task, datamodule=data, ckpt_path=str(last) if last.exists() else None, weights_only=True)
+
+
+def start_from(network: Any, source: str, preprocess: Any) -> None:
+    """Fill a network from weights of the same architecture and channels (fine-tuning).
+
+    Raises:
+        WeightsError: other keys or shapes, or a channel with another meaning.
+    """
+    from ..errors import WeightsError
+    from .weights import from_pretrained
+
+    found = from_pretrained(source)
+    if found.preprocess.channel_names != preprocess.channel_names:
+        raise WeightsError(
+            f"its channels are {found.preprocess.channel_names}, this run's {preprocess.channel_names}",
+            where=source,
+            hint="set DATA.BANDS and DATA.DERIVED alike",
+        )
+    found.check_input(preprocess.bands)
+    mine, theirs = network.state_dict(), found.model.state_dict()
+    wrong = [
+        key
+        for key in mine.keys() | theirs.keys()
+        if key not in mine or key not in theirs or mine[key].shape != theirs[key].shape
+    ]
+    if wrong:
+        raise WeightsError(
+            f"a {found.name} that does not fit this model: {', '.join(sorted(wrong)[:5])}",
+            where=source,
+            hint="set MODEL.NAME and MODEL.ARGS alike, and the same number of classes",
+        )
+    network.load_state_dict(theirs)
+
+
+def _resolve(cfg: CfgNode, manifest: Manifest, entry: Any) -> CfgNode:
+    """TRAIN with MONITOR resolved, once everything is known to fit together."""
+    from .device import find_device
+
+    kind = manifest.task.kind
+    if kind not in entry.tasks:
+        raise ConfigError(
+            f"{entry.name} is for {' and '.join(entry.tasks)}, {manifest.name} is a {kind}",
+            where="MODEL.NAME",
+            hint="see `tidemark list`",
+        )
+    for key in ("TRAIN_SPLIT", "VAL_SPLIT"):
+        if not _chips(manifest, cfg.DATA[key]):
+            raise ConfigError(f"the split {cfg.DATA[key]!r} has no chips", where=f"DATA.{key}")
+    if len(manifest.task.classes) > 255:
+        raise ConfigError(f"{len(manifest.task.classes)} classes, at most 255 can be trained", where=manifest.name)
+    options = cfg.TRAIN.clone()
+    options.defrost()
+    if options.MONITOR == "auto":
+        options.MONITOR = MONITORS[kind]
+    if options.MONITOR not in (MONITORS[kind], "val/loss"):
+        raise ConfigError(f"a {kind} has no {options.MONITOR}", where="TRAIN.MONITOR", hint=f"take {MONITORS[kind]}")
+    if options.PRECISION == "16-mixed" and find_device(options.DEVICE).type == "cpu":
+        raise ConfigError("16-mixed needs a GPU", where="TRAIN.PRECISION", hint="take bf16-mixed or 32-true")
+    return options
+
+
+def _chips(manifest: Manifest, split: str) -> int:
+    """Chips of a split; FormatError names the valid splits."""
+    return sum(shard.chips for shard in manifest.split_shards(split))
+
+
+def _or_none(value: float) -> float | None:
+    return value if value == value else None
+
+
+def _clear(folder: Path) -> None:
+    """Remove what an earlier run left; ``run.json`` goes first, so that no half of it looks complete."""
+    (folder / RUN_NAME).unlink(missing_ok=True)
+    for path in folder.iterdir():
+        shutil.rmtree(path) if path.is_dir() and not path.is_symlink() else path.unlink()

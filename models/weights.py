@@ -1,0 +1,299 @@
+"""Weights on disk and on the hub: safetensors, a JSON configuration and a model card; never a pickle.
+
+A folder of weights holds ``model.safetensors``, ``config.json`` (model name and arguments, inputs, classes,
+preprocessing, data set) and ``README.md``. Loading is strict: every key, shape and dtype, finite values only.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import torch
+from pydantic import Field, ValidationError
+from torch import nn
+
+from .. import _compat  # noqa: F401
+from ..datasets.files import atomic_path, sha256_file, storage_error, write_atomic
+from ..datasets.spec import Band, ClassDef, Name, Strict, canonical_json, describe_validation
+from ..datasets.transforms import Preprocess
+from ..errors import ConfigError, TidemarkError, WeightsError
+from .card import model_card
+from .fetch import CONFIG_NAME, PICKLES, WEIGHTS_NAME, find_weights, pickle_refused
+from .registry import ModelSpec, create_model
+
+CARD_NAME = "README.md"
+MAX_CONFIG_BYTES = 4 << 20
+# Arguments that only choose starting values: stored weights replace those.
+STARTING_ARGS = frozenset({"encoder_weights"})
+_DTYPES = {
+    "F32": torch.float32,
+    "F64": torch.float64,
+    "F16": torch.float16,
+    "BF16": torch.bfloat16,
+    "I64": torch.int64,
+    "I32": torch.int32,
+    "I16": torch.int16,
+    "I8": torch.int8,
+    "U8": torch.uint8,
+    "BOOL": torch.bool,
+}
+Channels = Annotated[int, Field(ge=1, le=65536)]
+
+
+class WeightsConfig(Strict):
+    """``config.json`` beside the weights."""
+
+    format: Literal["tidemark-weights"] = "tidemark-weights"
+    format_version: Literal["1.0"] = "1.0"
+    model: Name
+    args: dict[str, Any] = {}
+    in_channels: dict[str, Channels]
+    out_channels: Channels
+    task_kind: Literal["segmentation", "classification"]
+    classes: tuple[ClassDef, ...]
+    preprocess: dict[str, Any]
+    dataset: dict[str, Any] = {}
+
+
+@dataclass(frozen=True)
+class Pretrained:
+    """A model in evaluation mode with everything that must go with it.
+
+    Attributes:
+        model: takes its inputs by name, float32 (B,C,H,W) as ``preprocess`` gives them; returns logits.
+        name, spec, args: what made it.
+        preprocess: stored values to the model's channels.
+        classes: id, name and colour of each class.
+        task_kind: ``segmentation`` or ``classification``.
+        dataset: reference to the data it learned from; empty when unknown.
+        weights_sha256: of ``model.safetensors``.
+    """
+
+    model: nn.Module
+    name: str
+    spec: ModelSpec
+    args: dict[str, Any]
+    preprocess: Preprocess
+    classes: list[dict[str, Any]]
+    task_kind: str
+    dataset: dict[str, Any]
+    weights_sha256: str
+
+    def check_input(self, bands: Sequence[Band]) -> Preprocess:
+        """The preprocessing for an input with these bands, in their order and storage.
+
+        Raises:
+            WeightsError: a band is missing, or has another unit or sensor than the weights were trained with.
+        """
+        return self.preprocess.for_bands(bands)
+
+
+def save_pretrained(
+    model: nn.Module,
+    folder: str | Path,
+    *,
+    name: str,
+    spec: ModelSpec,
+    args: Mapping[str, Any],
+    preprocess_config: Mapping[str, Any],
+    classes: Sequence[ClassDef | Mapping[str, Any]],
+    card: Mapping[str, Any],
+) -> str:
+    """Write weights, configuration and model card; the same weights give the same bytes.
+
+    Args:
+        model: a model that ``create_model(name, spec, **args)`` makes.
+        folder: made where needed; each file is replaced whole.
+        preprocess_config: ``Preprocess.to_config()``.
+        classes: of the task, in the order of their ids.
+        card: ``task_kind``; where known ``dataset`` (name, version, content_sha256, title, licence, simulated),
+            ``licence`` of the weights, ``scores`` ({"val": {"iou": 0.5}}) and ``training`` (the recipe as text).
+
+    Returns:
+        sha256 of ``model.safetensors``.
+
+    Raises:
+        WeightsError: a weight is not finite.
+    """
+    folder = Path(folder)
+    config = WeightsConfig(
+        model=name,
+        args={key: value for key, value in args.items() if key not in STARTING_ARGS},
+        in_channels=dict(spec.in_channels),
+        out_channels=spec.out_channels,
+        task_kind=card["task_kind"],
+        classes=tuple(ClassDef.model_validate(c) for c in classes),
+        preprocess=dict(preprocess_config),
+        dataset=dict(card.get("dataset", {})),
+    )
+    _check_finite(model.state_dict(), folder / WEIGHTS_NAME)
+    save_tensors(model, folder / WEIGHTS_NAME)
+    write_atomic(folder / CONFIG_NAME, canonical_json(config))
+    parameters = sum(p.numel() for p in model.parameters())
+    write_atomic(folder / CARD_NAME, model_card(config.model_dump(mode="json"), card, parameters))
+    return sha256_file(folder / WEIGHTS_NAME)
+
+
+def save_tensors(network: torch.nn.Module, path: Path) -> None:
+    """A network's state as safetensors, atomically; StorageError where it cannot be written."""
+    from safetensors.torch import save_file
+
+    tensors = {key: value.detach().cpu().contiguous() for key, value in network.state_dict().items()}
+    with atomic_path(path) as temporary, full_disk(path):
+        save_file(tensors, temporary, metadata={"format": "pt"})
+
+
+@contextmanager
+def full_disk(path: Path) -> Iterator[None]:
+    """A StorageError where torch or safetensors report a failed writing as an error of their own."""
+    from safetensors import SafetensorError
+
+    try:
+        yield
+    except (RuntimeError, SafetensorError) as error:
+        raise storage_error(OSError(None, str(error).splitlines()[0]), path) from error
+
+
+def from_pretrained(source: str | Path, revision: str | None = None) -> Pretrained:
+    """Load weights from a folder (that of a run works too) or from a Hugging Face repository.
+
+    Args:
+        source: a folder, or ``owner/name``; of a repository only ``config.json`` and ``model.safetensors`` are fetched.
+        revision: branch, tag or commit of the repository.
+
+    Raises:
+        WeightsError: no weights, a pickle, or a key, shape, dtype or value that does not fit (the first five named).
+    """
+    folder = find_weights(source, revision)
+    config = _read_config(folder / CONFIG_NAME)
+    path = folder / WEIGHTS_NAME
+    shapes = _read_header(path)
+    spec = ModelSpec(config.in_channels, config.out_channels)
+    try:
+        preprocess = Preprocess.from_config(config.preprocess)
+        _compare(_expected(config, spec), shapes, path)
+        model = create_model(config.model, spec, **config.args)
+    except WeightsError:
+        raise
+    except TidemarkError as error:
+        raise WeightsError(error.what, where=folder / CONFIG_NAME, hint=error.hint) from None
+    if config.in_channels.get("image") != preprocess.channels:
+        raise WeightsError(
+            f"the model takes {config.in_channels.get('image')} channels, its preprocessing gives "
+            f"{preprocess.channels}",
+            where=folder / CONFIG_NAME,
+        )
+    load_weights(model, path)
+    return Pretrained(
+        model.eval(),
+        config.model,
+        spec,
+        config.args,
+        preprocess.eval(),
+        [c.model_dump(mode="json") for c in config.classes],
+        config.task_kind,
+        config.dataset,
+        sha256_file(path),
+    )
+
+
+def load_weights(model: nn.Module, path: str | Path) -> None:
+    """Fill a model from a safetensors file, strictly. Raises WeightsError, and then leaves the model as it was."""
+    from safetensors.torch import load_file
+
+    _compare(_layout(model), _read_header(Path(path)), path)
+    tensors = load_file(path, device="cpu")
+    _check_finite(tensors, path)
+    model.load_state_dict(tensors, strict=True)
+
+
+def _read_config(path: Path) -> WeightsConfig:
+    try:
+        if path.stat().st_size > MAX_CONFIG_BYTES:
+            raise WeightsError(f"{path.stat().st_size} bytes, over the limit of {MAX_CONFIG_BYTES}", where=path)
+        return WeightsConfig.model_validate(json.loads(path.read_bytes()))
+    except FileNotFoundError:
+        pickles = sorted(p for p in path.parent.iterdir() if p.suffix in PICKLES) if path.parent.is_dir() else []
+        if pickles:
+            raise pickle_refused(pickles[0]) from None
+        raise WeightsError(f"no weights here: {CONFIG_NAME} is missing", where=path.parent) from None
+    except ValidationError as error:
+        raise WeightsError(describe_validation(error), where=path) from None
+    except (ValueError, RecursionError) as error:
+        raise WeightsError(f"not valid JSON ({error})", where=path) from None
+
+
+def _read_header(path: Path) -> dict[str, tuple[tuple[int, ...], torch.dtype | str]]:
+    from safetensors import SafetensorError, safe_open
+
+    try:
+        with safe_open(path, framework="pt", device="cpu") as file:
+            slices = {key: file.get_slice(key) for key in file.keys()}
+            return {k: (tuple(s.get_shape()), _DTYPES.get(s.get_dtype(), s.get_dtype())) for k, s in slices.items()}
+    except FileNotFoundError:
+        raise WeightsError("no weights here: the file is missing", where=path) from None
+    except (SafetensorError, OSError) as error:
+        with open(path, "rb") as file:
+            start = file.read(4)
+        if start[:1] == b"\x80" or start == b"PK\x03\x04" or start[:2] == b"\x1f\x8b":
+            raise pickle_refused(path) from None
+        raise WeightsError(f"not a safetensors file ({error})", where=path) from None
+
+
+def _expected(config: WeightsConfig, spec: ModelSpec) -> dict[str, tuple[tuple[int, ...], torch.dtype]]:
+    """The layout that the configuration promises, without the memory it would take where the model allows that."""
+    try:
+        with torch.device("meta"):
+            return _layout(create_model(config.model, spec, **config.args))
+    except TidemarkError:
+        raise
+    except NotImplementedError:  # a model that computes with numbers while it is made cannot be made without memory
+        return _layout(create_model(config.model, spec, **config.args))
+    except (TypeError, ValueError, RuntimeError, OverflowError) as error:
+        raise ConfigError(f"the arguments {config.args} make no {config.model} ({error})") from None
+
+
+def _layout(model: nn.Module) -> dict[str, tuple[tuple[int, ...], torch.dtype]]:
+    return {key: (tuple(value.shape), value.dtype) for key, value in model.state_dict().items()}
+
+
+def _compare(expected: Mapping[str, tuple], found: Mapping[str, tuple], where: object) -> None:
+    both = [key for key in expected if key in found]
+    faults = [
+        ("missing", [key for key in expected if key not in found]),
+        ("unexpected", [key for key in found if key not in expected]),
+        (
+            "of another shape",
+            [
+                f"{k} {list(found[k][0])} instead of {list(expected[k][0])}"
+                for k in both
+                if found[k][0] != expected[k][0]
+            ],
+        ),
+        (
+            "of another type",
+            [
+                f"{k} {found[k][1]} instead of {expected[k][1]}"
+                for k in both
+                if found[k][0] == expected[k][0] and found[k][1] != expected[k][1]
+            ],
+        ),
+    ]
+    text = "; ".join(f"{len(names)} {what}: {_first(names)}" for what, names in faults if names)
+    if text:
+        raise WeightsError(f"the weights do not fit the model: {text}", where=where)
+
+
+def _check_finite(tensors: Mapping[str, torch.Tensor], where: object) -> None:
+    bad = [key for key, value in tensors.items() if value.is_floating_point() and not value.isfinite().all()]
+    if bad:
+        raise WeightsError(f"{len(bad)} tensors with values that are not finite: {_first(bad)}", where=where)
+
+
+def _first(names: Sequence[str]) -> str:
+    return ", ".join(name[:200] for name in names[:5]) + (", …" if len(names) > 5 else "")

@@ -1,0 +1,159 @@
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import torch
+from tidemark.datasets.augmentation import AugmentOptions
+from tidemark.datasets.datamodule import ChipDataModule
+from tidemark.datasets.reader import open_split
+from tidemark.datasets.spec import Band, load_manifest
+from tidemark.datasets.transforms import Preprocess
+from tidemark.errors import InputError
+
+# isort: split
+import lightning.pytorch as pl
+
+AUGMENT = AugmentOptions(flip=True, rotate90=True, gain=0.1, noise=0.1)
+
+
+def module(folder, augment=AUGMENT, batch_size=3, normalization="per_chip", **options):
+    preprocess = Preprocess.from_manifest(load_manifest(folder), normalization=normalization)
+    return ChipDataModule(folder, batch_size, preprocess, augment, **options)
+
+
+class Recorder(pl.LightningModule):
+    """Keeps every batch it gets; one weight, so that there is something to optimise."""
+
+    def __init__(self):
+        super().__init__()
+        self.weight = torch.nn.Parameter(torch.zeros(()))
+        self.seen = {"train": [], "val": [], "test": []}
+
+    def _step(self, batch, stage):
+        self.seen[stage].append({key: value.clone() for key, value in batch.items()})
+        return (self.weight - batch["image"].mean()).square()
+
+    def training_step(self, batch, batch_idx):
+        return self._step(batch, "train")
+
+    def validation_step(self, batch, batch_idx):
+        self._step(batch, "val")
+
+    def test_step(self, batch, batch_idx):
+        self._step(batch, "test")
+
+    def configure_optimizers(self):
+        return torch.optim.SGD(self.parameters(), 0.1)
+
+
+def trainer(folder, **options):
+    quiet = {"logger": False, "enable_progress_bar": False, "enable_model_summary": False, "accelerator": "cpu"}
+    return pl.Trainer(default_root_dir=folder, num_sanity_val_steps=0, **quiet, **options)
+
+
+def same(one, other):
+    return len(one) == len(other) and all(
+        a.keys() == b.keys() and all(torch.equal(a[key], b[key]) for key in a) for a, b in zip(one, other, strict=True)
+    )
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_a_fit_gets_normalised_augmented_training_and_plain_validation_batches(tiny_dataset, tmp_path):
+    folder, task = tiny_dataset(), Recorder()
+    trainer(tmp_path, max_epochs=2, enable_checkpointing=False).fit(task, datamodule=module(folder))
+    train, val = task.seen["train"], task.seen["val"]
+    assert [len(b["index"]) for b in train] == [3, 3, 3, 1] * 2 and [len(b["index"]) for b in val] == [3, 3, 3, 1] * 2
+    epochs = [torch.cat([b["index"] for b in train[k : k + 4]]).tolist() for k in (0, 4)]
+    assert epochs[0] != epochs[1] and sorted(epochs[0]) == sorted(epochs[1]) == list(range(10))
+    assert torch.cat([b["index"] for b in val[:4]]).tolist() == list(range(10)) and same(val[:4], val[4:])
+    for batch in train + val:
+        assert batch["image"].dtype == torch.float32 and batch["mask"].dtype == torch.int64
+        assert batch["valid"].dtype == torch.bool and batch["image"].shape[1:] == (2, 128, 128)
+    image, mask = read(folder, "val", "image").astype(np.float32), read(folder, "val", "mask")
+    plain = torch.cat([b["image"] for b in val[:4]]).numpy()
+    deviation = image.std((2, 3), keepdims=True)
+    assert np.abs(plain - (image - image.mean((2, 3), keepdims=True)) / deviation).max() < 1e-3
+    assert np.array_equal(torch.cat([b["mask"] for b in val[:4]]).numpy(), mask)
+
+
+def read(folder, split, array):
+    return np.concatenate([shard.read_many(array, range(shard.n)) for shard in open_split(folder, split)[1]])
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("stop", [2, 4, 6])
+def test_a_stopped_fit_goes_on_with_the_same_batches(tiny_dataset, tmp_path, stop):
+    folder = tiny_dataset()
+    whole = Recorder()
+    trainer(tmp_path, max_epochs=3, enable_checkpointing=False).fit(whole, datamodule=module(folder, seed=4))
+
+    first, saved = Recorder(), tmp_path / "last.ckpt"
+
+    class Stop(pl.Callback):
+        def on_train_batch_end(self, trainer, *_):
+            if trainer.global_step == stop:
+                trainer.save_checkpoint(saved)
+                raise KeyboardInterrupt
+
+    run = trainer(tmp_path, max_epochs=3, enable_checkpointing=False, callbacks=[Stop()])
+    with pytest.raises((KeyboardInterrupt, SystemExit)):
+        run.fit(first, datamodule=module(folder, seed=4))
+    second = Recorder()
+    trainer(tmp_path, max_epochs=3, enable_checkpointing=False).fit(
+        second, datamodule=module(folder, seed=4), ckpt_path=saved
+    )
+    assert same(first.seen["train"] + second.seen["train"], whole.seen["train"])
+    assert torch.equal(second.weight, whole.weight)
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_the_test_split_is_read_in_order_and_unchanged(tiny_dataset, tmp_path):
+    folder = tiny_dataset(kind="classification", shape=(2, 16, 16), classes=3)
+    task = Recorder()
+    trainer(tmp_path).test(task, datamodule=module(folder, batch_size=4), verbose=False)
+    seen = task.seen["test"]
+    assert torch.cat([b["index"] for b in seen]).tolist() == list(range(10))
+    labels = torch.cat([b["label"] for b in seen])
+    assert labels.dtype == torch.int64 and np.array_equal(labels.numpy(), read(folder, "test", "label"))
+    assert set(seen[0]) == {"image", "label", "valid", "index"}
+
+
+def gaps(rng, header):
+    image = rng.integers(1, 9, (1, 16, 16)).astype(np.uint8)
+    image[0, 0], mask = 0, np.ones((16, 16), np.uint8)
+    mask[:, 0] = 255
+    return {"image": image, "mask": mask}
+
+
+def test_pixels_without_label_or_data_are_ignored(tiny_dataset):
+    folder = tiny_dataset(shape=(1, 16, 16), dtype="uint8", bands=(Band(name="b", nodata=0),), make=gaps)
+    data = module(folder)
+    batch = data.prepare(next(iter(data.loader("val"))))
+    assert (batch["mask"][:, 0] == 255).all() and (batch["mask"][:, :, 0] == 255).all()
+    assert (batch["mask"][:, 1:, 1:] == 1).all()
+    assert (batch["image"][:, 0, 0] == 0).all() and not batch["valid"][:, 0].any() and batch["valid"][:, 1:].all()
+
+
+def test_every_rank_draws_its_own_augmentation_of_its_own_chips(tiny_dataset):
+    drawn, chips = [], []
+    for rank in range(2):
+        data = module(tiny_dataset(), AugmentOptions(bias=1.0), normalization="none")
+        data.trainer = SimpleNamespace(global_rank=rank, world_size=2, training=True)
+        for batch in data.train_dataloader():
+            plain = data.prepare(batch)["image"]
+            shift = data.on_after_batch_transfer(batch)["image"] - plain
+            drawn += shift[:, :, 5, 5].flatten().round(decimals=3).tolist()
+            chips += batch["index"].tolist()
+    assert sorted(chips) == list(range(10))
+    assert len(set(drawn)) > 15
+
+
+def test_drop_last_concerns_training_only(tiny_dataset):
+    data = module(tiny_dataset(), drop_last=True)
+    assert len(data.train_dataloader()) == 3 and len(data.val_dataloader()) == 4
+
+
+def test_a_preprocessing_of_other_bands_is_refused(tiny_dataset):
+    other = Preprocess((Band(name="vv"),), normalization="none")
+    with pytest.raises(InputError, match=r"\['vv'\], the image has \['b0', 'b1'\]"):
+        ChipDataModule(tiny_dataset(), 2, other)

@@ -1,0 +1,127 @@
+"""Example maps: what they show, and which chips are chosen."""
+
+from __future__ import annotations
+
+import io
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+from tidemark.datasets.reader import open_split
+from tidemark.datasets.spec import ClassDef
+from tidemark.errors import FormatError, InputError
+from tidemark.leaderboard.examples import error_map, example_map, stretch, write_examples
+from tidemark.models.predictions import write_predictions
+from tidemark.models.runs import RunInfo, dataset_of, provenance, write_run
+
+WATER = (ClassDef(id=0, name="dry $x$", color="#d9cfa6"), ClassDef(id=1, name="water", color="#1f6fb4"))
+
+
+def make_run(folder: Path, dataset: Path, predict) -> Path:
+    """A run whose prediction for chip ``i`` is ``predict(i, label)``: class ids and probability or None."""
+    manifest, shards = open_split(dataset, "test")
+    write_run(
+        folder,
+        RunInfo(
+            dataset=dataset_of(manifest, dataset.parents[1]),
+            model="toy",
+            trained=False,
+            seed=None,
+            train_seconds=0,
+            provenance=provenance(),
+        ),
+        "MODEL: {}\n",
+    )
+    labels = [shard.read(manifest.label_array.name, i) for shard in shards for i in range(shard.n)]
+    write_predictions(
+        folder / "test" / "predictions.h5",
+        dataset=manifest.model_dump(),
+        split="test",
+        model="toy",
+        chip_ids=[chip for shard in shards for chip in shard.chip_ids],
+        chunks=(predict(i, label) for i, label in enumerate(labels)),
+    )
+    return folder
+
+
+def wrong_rows(number: int, label: np.ndarray) -> tuple[np.ndarray, None]:
+    """Chip ``number`` is wrong in its last ``number`` rows."""
+    prediction = np.where(label == 255, 0, label).astype(np.uint8)
+    if number:
+        prediction[-number:] = 1 - prediction[-number:]
+    return prediction, None
+
+
+def test_errors_tell_missed_from_invented_water_and_leave_out_what_is_not_scored():
+    truth = np.array([[1, 1, 0, 0, 255]], np.uint8)
+    prediction = np.array([[1, 0, 1, 0, 1]], np.uint8)
+    colours, legend = error_map(truth, prediction, WATER)
+    hexes = ["#" + bytes((c * 255).round().astype(np.uint8).tolist()).hex() for c in colours[0]]
+    named = dict(legend)
+    assert hexes[:3] == [named["water found"], named["water missed"], named["water invented"]]
+    assert len(set(hexes)) == 5
+
+
+def test_an_unanswered_pixel_is_an_error():
+    three = (*WATER, ClassDef(id=2, name="ice", color="#ffffff"))
+    colours, legend = error_map(np.array([[2]], np.uint8), np.array([[255]], np.uint8), three)
+    assert "#" + bytes((colours[0, 0] * 255).round().astype(np.uint8).tolist()).hex() == dict(legend)["wrong"]
+
+
+def test_a_map_is_a_small_png_with_a_panel_each_and_always_the_same():
+    rng = np.random.default_rng(0)
+    truth = rng.integers(0, 2, (256, 256)).astype(np.uint8)
+    band = stretch(rng.normal(-12, 3, (256, 256)))
+    inputs = [("VV (dB)", band), ("VH (dB)", band)]
+    pngs = [example_map(inputs, truth, 1 - truth, WATER, title="U-Net $x$") for _ in range(2)]
+    assert pngs[0] == pngs[1] and len(pngs[0]) < 250_000
+    wide, tall = Image.open(io.BytesIO(pngs[0])).size
+    assert wide > 3 * tall
+    assert Image.open(io.BytesIO(example_map([("HH", band)], np.uint8(1), np.uint8(0), WATER))).size[0] < wide / 2
+
+
+def test_a_stretch_ignores_missing_pixels_and_outliers():
+    band = np.linspace(0, 1, 10_000).reshape(100, 100)
+    band[0, 0], band[0, 1] = np.nan, 1e9
+    out = stretch(band)
+    assert np.isnan(out[0, 0]) and out[0, 1] == 1
+    assert np.isclose(out[50, 0], 0.5, atol=0.01)
+    assert np.isnan(stretch(np.full((4, 4), np.nan))).all()
+
+
+def test_the_worst_a_poor_and_the_median_chip_are_drawn(tiny_dataset, tmp_path):
+    run = make_run(tmp_path / "run", tiny_dataset(chips=5), wrong_rows)  # ten chips, the last is the worst
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "example-test-9-worst-old.png").touch()
+    (tmp_path / "out" / "example-val-1-worst-kept.png").touch()
+    paths = write_examples(run, "test", tmp_path / "out")
+    assert [p.name for p in paths] == [
+        "example-test-1-worst-test-1-004.png",
+        "example-test-2-poor-test-1-002.png",
+        "example-test-3-median-test-1-000.png",
+    ]
+    assert {p.name for p in (tmp_path / "out").iterdir()} == {*(p.name for p in paths), "example-val-1-worst-kept.png"}
+    assert all(p.read_bytes().startswith(b"\x89PNG") for p in paths)
+    again = [p.read_bytes() for p in write_examples(run, "test", tmp_path / "again")]
+    assert again == [p.read_bytes() for p in paths]
+
+
+def test_patches_are_ordered_by_the_probability_of_the_truth(tiny_dataset, tmp_path):
+    def unsure(number: int, label: np.ndarray):
+        certainty = np.full(3, 10, np.uint8)
+        certainty[int(label)] = 255 - 20 * number
+        return label.astype(np.uint8), certainty
+
+    data = tiny_dataset(kind="classification", classes=3, shape=(2, 16, 16), chips=3)
+    run = make_run(tmp_path / "run", data, unsure)
+    assert [p.name for p in write_examples(run, "test", tmp_path, 1)] == ["example-test-1-worst-test-1-002.png"]
+
+
+def test_predictions_of_other_data_and_silly_numbers_are_refused(tiny_dataset, tmp_path):
+    run = make_run(tmp_path / "run", tiny_dataset(chips=5), wrong_rows)
+    with pytest.raises(InputError, match="0 example maps"):
+        write_examples(run, "test", tmp_path, 0)
+    other = tiny_dataset(chips=4)
+    with pytest.raises(FormatError, match="content_sha256"):
+        write_examples(run, "test", tmp_path, 3, root=other.parents[1])

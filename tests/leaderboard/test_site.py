@@ -1,0 +1,170 @@
+"""The leaderboard's files: what is on the page, what is refused, and what is never shown."""
+
+from __future__ import annotations
+
+import json
+import re
+
+import pyarrow.parquet as pq
+import pytest
+from tidemark.benchmark.records import make_result
+from tidemark.errors import FormatError, InputError
+from tidemark.leaderboard import site, view
+from tidemark.leaderboard.site import build_site
+
+
+def test_the_page_is_one_small_file_that_needs_no_network(page_path):
+    html = page_path.read_text()
+    assert len(html.encode()) < 3_000_000
+    assert set(re.findall(r"""(?:src|href)=["']([^"'#][^"':,]*[:,]?)""", html)) <= {
+        "data:",
+        "data:,",
+        "leaderboard.json",
+        "leaderboard.parquet",
+    }
+    assert "default-src 'none'" in html and not re.search(r"@import|url\(", html)
+
+
+def test_the_same_records_give_the_same_bytes_in_any_order(records, tmp_path):
+    paths = records.save(tmp_path / "records", *records.flood())
+    first, second = build_site(paths, tmp_path / "a"), build_site(paths[::-1], tmp_path / "b")
+    for name in ("index.html", "leaderboard.json", "leaderboard.parquet"):
+        assert (first.parent / name).read_bytes() == (second.parent / name).read_bytes()
+
+
+def test_an_html_path_names_the_page_itself(records, tmp_path):
+    records.save(tmp_path / "records", records.simulated())
+    assert build_site(tmp_path / "records", tmp_path / "board.html") == tmp_path / "board.html"
+    assert (tmp_path / "leaderboard.json").exists()
+
+
+def test_a_bad_record_is_refused_with_its_file_and_nothing_is_written(records, tmp_path):
+    (path,) = records.save(tmp_path / "records", records.simulated())
+    raw = json.loads(path.read_text())
+    raw["units"][0]["pixels"] += 1
+    path.write_text(json.dumps(raw))
+    with pytest.raises(FormatError, match=re.escape(str(path)) + ".*pixels"):
+        build_site(tmp_path / "records", tmp_path / "site")
+    assert not (tmp_path / "site").exists()
+
+
+def test_records_of_other_pixels_under_the_same_version_are_refused(records, tmp_path):
+    one = records.make()
+    other = records.make(seed=1).model_dump(mode="json", exclude={"id"})
+    other["dataset"]["content_sha256"] = "f" * 64
+    records.save(tmp_path / "records", one, make_result(**other))
+    with pytest.raises(FormatError, match="ombria 1.0.0: .*differ in content_sha256"):
+        build_site(tmp_path / "records", tmp_path / "site")
+
+
+def test_a_missing_folder_is_named(tmp_path):
+    with pytest.raises(InputError, match="nowhere"):
+        build_site(tmp_path / "nowhere", tmp_path / "site")
+
+
+def test_no_records_make_a_page_that_says_so(tmp_path):
+    (tmp_path / "records").mkdir()
+    assert "There is no result yet" in build_site(tmp_path / "records", tmp_path / "site").read_text()
+
+
+def test_json_and_parquet_hold_the_figures_of_the_page(page_path):
+    tables = json.loads(page_path.with_name("leaderboard.json").read_text())["tables"]
+    table = next(t for t in tables if (t["dataset"], t["split"]) == ("ombria", "test"))
+    unet = next(r for r in table["rows"] if r["model"]["name"] == "unet")
+    assert unet["seeds"] == [0, 1, 2] and len(unet["records"]) == 3 and unet["order"] == 1
+    lines = pq.read_table(page_path.with_name("leaderboard.parquet")).to_pylist()
+    wanted = {"dataset": "ombria", "split": "test", "model": "unet", "headline": True}
+    (line,) = [r for r in lines if wanted.items() <= r.items()]
+    assert (line["mean"], line["low"]) == (unet["metrics"]["iou"]["mean"], None)
+    assert f"<b>{line['mean']:.3f}</b>" in page_path.read_text()
+
+
+def test_maps_are_shown_only_where_the_licence_is_known_to_be_open(records, tmp_path):
+    closed = records.make(licence="not stated")
+    opened = records.make(name="other", licence="CC BY 4.0")
+    for path in records.save(tmp_path / "records", closed, opened):
+        (path.parent / "example-test-1-worst-chip.png").write_bytes(records.png)
+    html = build_site(tmp_path / "records", tmp_path / "site").read_text()
+    assert html.count("data:image/png;base64") == 1
+    assert "No example maps: the licence of this data set is not stated." in html
+
+
+@pytest.mark.parametrize(
+    ("licence", "shown"),
+    [
+        ("CC-BY-4.0", True),
+        ("CC0-1.0", True),
+        ("MIT", True),
+        ("Apache-2.0", True),
+        ("cc by-sa 4.0", True),
+        ("not stated", False),
+        (None, False),
+        ("", False),
+        ("CC-BY-NC-4.0", False),
+        ("CC BY-ND 4.0", False),
+        ("all rights reserved", False),
+        ("mitigated", False),
+    ],
+)
+def test_licences(licence, shown):
+    assert view.may_show_maps(False, licence) is shown
+    assert view.may_show_maps(True, licence)
+
+
+def test_a_map_that_is_no_png_is_refused_by_name(records, tmp_path):
+    (path,) = records.save(tmp_path / "records", records.simulated())
+    (path.parent / "example-1.png").write_bytes(b"<svg onload=alert(1)>")
+    with pytest.raises(FormatError, match="example-1.png"):
+        build_site(tmp_path / "records", tmp_path / "site")
+
+
+def test_maps_beyond_the_size_of_the_page_are_counted_out(records, tmp_path, monkeypatch):
+    (path,) = records.save(tmp_path / "records", records.simulated())
+    for i in range(3):
+        (path.parent / f"example-test-{i}.png").write_bytes(records.png + bytes(60_000))
+    bare = len(build_site(path, tmp_path / "bare").read_bytes()) - 3 * 80_000
+    monkeypatch.setattr(site, "MAX_PAGE_BYTES", bare + 100_000)
+    page = build_site(path.parent, tmp_path / "site")
+    assert page.stat().st_size <= bare + 100_000
+    assert "2 example maps were left out" in page.read_text()
+
+
+@pytest.mark.parametrize(("units", "interval", "separable"), [(5, False, False), (6, True, False), (9, True, True)])
+def test_few_units_give_scores_and_no_separation(records, tmp_path, units, interval, separable):
+    records.save(tmp_path / "records", records.simulated(units=units))
+    html = build_site(tmp_path / "records", tmp_path / "site").read_text()
+    assert ('class="range"' in html) is interval
+    assert ("each unit's score instead of an interval" in html) is not interval
+    assert html.count('<td class="number unit"') == (0 if interval else units)
+    assert ("with fewer than 9 units models can't be separated." in html) is not separable
+
+
+def test_a_note_about_a_leak_marks_the_table(records, tmp_path):
+    records.save(tmp_path / "records", records.make(note="Leaky: chips touch training chips."))
+    html = build_site(tmp_path / "records", tmp_path / "site").read_text()
+    assert "LEAKY SPLIT" in html and "Leaky split: its chips share ground with training" in html
+
+
+def test_colours_have_enough_contrast(page_path):
+    def luminance(colour: str) -> float:
+        colour = colour[1:] if len(colour) == 7 else "".join(2 * c for c in colour[1:])
+        linear = [
+            v / 12.92 if v <= 0.03928 else ((v + 0.055) / 1.055) ** 2.4
+            for v in (int(colour[i : i + 2], 16) / 255 for i in (0, 2, 4))
+        ]
+        return 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2]
+
+    css = page_path.read_text()
+    pairs = {
+        "ink": "page card raised soft",
+        "muted": "page card raised soft",
+        "accent": "page card raised",
+        "simulated": "simulated-soft",
+        "leaky": "leaky-soft page",
+    }
+    for theme in (r":root", r':root\[data-theme="dark"\]'):
+        colours = dict(re.findall(r"--([a-z-]+): (#[0-9a-f]{3,6})", re.search(theme + r" \{(.*?)\}", css, re.S)[1]))
+        for text, grounds in pairs.items():
+            for ground in grounds.split():
+                a, b = sorted((luminance(colours[text]), luminance(colours[ground])))
+                assert (b + 0.05) / (a + 0.05) >= 4.5, (text, ground)
