@@ -39,7 +39,8 @@ def linear_axis(values: Iterable[float], start: float, end: float, most: int = 4
     """Round limits around ``values`` with at most ``most`` steps of 1, 2 or 5 times a power of ten."""
     values = list(values) or [0.0, 1.0]
     low, high = min(values), max(values)
-    span = high - low or max(abs(high), 1.0) / 10
+    largest = max(abs(high), 1.0)
+    span = high - low if high - low > 1e-6 * largest else largest / 10  # equal but for rounding: one value
     power = 10.0 ** math.floor(math.log10(span / most))
     for step in (power, 2 * power, 5 * power, 10 * power, 20 * power):
         first, last = math.floor(low / step + 1e-9), math.ceil(high / step - 1e-9)

@@ -2,16 +2,23 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Callable
 from types import ModuleType
 
 import numpy as np
 import pytest
+from hypothesis import settings
 from tidemark.datasets import build as engine
 from tidemark.datasets.plan import ChipRef, Plan, SceneJob, ShardJob
 from tidemark.datasets.spec import Array, Band, BuilderInfo, ClassDef, Header, Scene, Task
 from tidemark.datasets.worker import make_shard
+
+# The same examples at every run, so that a change is judged by what it changes; HYPOTHESIS_PROFILE=explore draws anew.
+settings.register_profile("repeatable", derandomize=True, deadline=None)
+settings.register_profile("explore", max_examples=1000, deadline=None)
+settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "repeatable"))
 
 BUILDER = "tidemark_test_builder"
 COLORS = ("#d9cfa6", "#1f6fb4", "#e8eef2", "#7b4fa3")

@@ -25,6 +25,11 @@ def test_a_log_axis_covers_the_values_with_few_ticks(values):
     assert axis.at(axis.low) == 0 and axis.at(axis.high) == 100
 
 
+def test_scores_that_differ_by_rounding_alone_have_an_axis():
+    axis = charts.linear_axis([0.0, 5e-324], 10, 166)
+    assert axis.low == 0 and axis.high > 0.05
+
+
 def test_equal_scores_are_not_spread_over_the_whole_strip():
     axis = charts.strip_axis([0.911, 0.912])
     assert axis.high - axis.low >= 0.1
