@@ -9,7 +9,7 @@ import platform
 import shlex
 import subprocess
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from importlib import metadata
 from pathlib import Path
 from typing import Any, Literal
@@ -48,6 +48,8 @@ PLACE_KEYS = (
     ("TRAIN", "RESUME"),
     ("TRAIN", "CHECKPOINT_EVERY"),
 )
+# Keys that came after 0.1, with the default that does what 0.1 did: at it they stay out of the hash, so ids last.
+LATER_KEYS: dict[tuple[str, ...], Any] = {}
 
 
 class RunDataset(Strict):
@@ -108,12 +110,22 @@ def dataset_of(manifest: Manifest, root: str | Path) -> RunDataset:
 def config_hash(cfg: Mapping[str, Any], content_sha256: str) -> str:
     """Eight hex digits over the data's identity and every key of the configuration that can change the result."""
     plain = json.loads(json.dumps(cfg))
-    for *parents, leaf in PLACE_KEYS:
-        node = plain
-        for key in parents:
-            node = node.get(key, {})
-        node.pop(leaf, None)
+    for path in PLACE_KEYS:
+        _drop(plain, path)
+    for path, default in LATER_KEYS.items():
+        _drop(plain, path, lambda value, default=default: value == default)
     return hashlib.sha256(canonical_json({"config": plain, "content_sha256": content_sha256})).hexdigest()[:8]
+
+
+def _drop(node: dict[str, Any], path: Sequence[str], where: Callable[[Any], bool] = lambda value: True) -> bool:
+    """Remove a key if ``where`` holds for its value, and a section that this leaves empty; whether it was removed."""
+    head, *rest = path
+    if head not in node:
+        return False
+    removed = _drop(node[head], rest, where) if rest else where(node[head])
+    if removed and (not rest or not node[head]):
+        del node[head]
+    return removed
 
 
 def run_folder(cfg: Any, manifest: Manifest) -> Path:

@@ -8,6 +8,7 @@ import pytest
 from tidemark.configs import dump, make_config
 from tidemark.datasets.spec import load_manifest
 from tidemark.errors import FormatError
+from tidemark.models import runs
 from tidemark.models.runs import (
     RunInfo,
     config_hash,
@@ -35,6 +36,18 @@ def test_only_what_can_change_the_result_changes_the_hash():
     for change in ({"TRAIN": {"LR": 0.5}}, {"MODEL": {"NAME": "otsu", "ARGS": {"method": "per_chip"}}}):
         assert config_hash(config(**change), CONTENT) != first
     assert config_hash(config(), "1" * 64) != first
+
+
+def test_a_key_that_came_later_changes_the_hash_only_away_from_its_default(monkeypatch):
+    assert config_hash(config(), CONTENT) == "55212d97"  # as 0.1 made it: committed ids stay
+    grown = config() | {"LOADER": {"KIND": "plain"}}
+    grown["TRAIN"] = config()["TRAIN"] | {"FREEZE": 0}
+    assert config_hash(grown, CONTENT) != "55212d97"
+    later = {("LOADER", "KIND"): "plain", ("TRAIN", "FREEZE"): 0, ("MODEL", "ARGS", "depth"): 3}
+    monkeypatch.setattr(runs, "LATER_KEYS", runs.LATER_KEYS | later)
+    assert config_hash(grown, CONTENT) == config_hash(config(), CONTENT) == "55212d97"
+    grown["TRAIN"]["FREEZE"] = 5
+    assert config_hash(grown, CONTENT) != "55212d97"
 
 
 def test_hashing_leaves_the_configuration_as_it_was():
