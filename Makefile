@@ -25,7 +25,8 @@ $(STAMP): setup.cfg constraints.txt
 	touch $@
 else
 install:
-	$(BIN)/python -c "import tidemark" 2>/dev/null || $(PIP) --no-build-isolation --no-deps -e .
+	$(BIN)/python -c "import tidemark" 2>/dev/null || \
+		{ $(PIP) setuptools wheel && $(PIP) --no-build-isolation --no-deps -e .; }
 endif
 
 demo: install
