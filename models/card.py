@@ -3,12 +3,25 @@
 from __future__ import annotations
 
 import html
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import yaml
 
-PIPELINES = {"segmentation": "image-segmentation", "classification": "image-classification"}
+from ..datasets.files import write_atomic
+from ..errors import FormatError
+
+if TYPE_CHECKING:
+    from huggingface_hub import EvalResult
+
+MAX_CARD_BYTES = 1 << 20
+SCORES_TITLE = "## Scores\n\n"
+PIPELINES = {
+    "segmentation": "image-segmentation",
+    "classification": "image-classification",
+    "regression": "image-to-image",
+}
 NORMALIZATIONS = {
     "manifest": "(x − mean) / std with the numbers below, from the training split",
     "per_chip": "each channel of each chip to mean 0 and standard deviation 1 over its valid pixels",
@@ -28,22 +41,83 @@ def model_card(config: Mapping[str, Any], card: Mapping[str, Any], parameters: i
     named = f"{dataset['name']} {dataset['version']}" if dataset else "unknown"
     title = f"{config['model']} for {named}"
     classes = ", ".join(f"{c['id']} = {_plain(c['name'])}" for c in config["classes"])
+    results = eval_results(config["task_kind"], dataset, card.get("scores", {}))
     sections = [
         f"# {_plain(title)}",
-        f"A `{config['model']}` with {parameters:,} parameters for {config['task_kind']}, made with Tidemark. "
-        f"Classes: {classes}.",
+        f"A `{config['model']}` with {parameters:,} parameters for {config['task_kind']}, made with Tidemark."
+        + (f" Classes: {classes}." if classes else ""),
         _usage(),
         "## Input\n\n" + _bands(config["preprocess"]),
         "## Training data\n\n" + _data(dataset),
-        "## Scores\n\n" + _scores(card.get("scores", {})),
+        SCORES_TITLE + _scores(results),
         f"## Licence\n\n{_plain(card.get('licence') or 'Not stated.')}",
     ]
     if card.get("training"):
         sections.append(f"## Recipe\n\n```yaml\n{card['training'].strip().replace('```', '')}\n```")
-    return f"---\n{yaml.safe_dump(_header(config, card), sort_keys=False)}---\n\n" + "\n\n".join(sections) + "\n"
+    header = _header(config, card, results)
+    return f"---\n{yaml.safe_dump(header, sort_keys=False)}---\n\n" + "\n\n".join(sections) + "\n"
 
 
-def _header(config: Mapping[str, Any], card: Mapping[str, Any]) -> dict[str, Any]:
+def eval_results(
+    task_kind: str, dataset: Mapping[str, Any], scores: Mapping[str, Mapping[str, float | None]]
+) -> list[EvalResult]:
+    """Scores as Hugging Face's ``EvalResult``s, those that are known.
+
+    Args:
+        task_kind: "segmentation", "classification" or "regression".
+        dataset: name, version and, where known, title; without a name there is nothing to state scores of.
+        scores: by split and metric.
+    """
+    from huggingface_hub import EvalResult
+
+    return [
+        EvalResult(
+            task_type=PIPELINES[task_kind],
+            dataset_type=dataset["name"],
+            dataset_name=dataset.get("title") or dataset["name"],
+            dataset_split=split,
+            dataset_revision=dataset["version"],
+            metric_type=metric,
+            metric_value=value,
+        )
+        for split, by_metric in scores.items()
+        for metric, value in by_metric.items()
+        if dataset and value is not None
+    ]
+
+
+def add_scores(path: str | Path, found: Sequence[EvalResult]) -> None:
+    """Enter scores into a model card: into its ``model-index`` and the table that people read.
+
+    A score of the same task, data, split and metric is replaced; the rest of the card stays as it is.
+
+    Raises:
+        FormatError: the card is missing, or its header is not one that Hugging Face reads.
+    """
+    from huggingface_hub import ModelCard
+
+    path = Path(path)
+    try:
+        with path.open("rb") as file:
+            text = file.read(MAX_CARD_BYTES).decode()
+        card = ModelCard(text)
+    except OSError as error:
+        raise FormatError(f"no model card ({error.strerror})", where=path, hint="train writes one") from None
+    except (ValueError, yaml.YAMLError) as error:
+        raise FormatError(f"the card's header cannot be read ({error})"[:300], where=path) from None
+    known = {(r.unique_identifier, r.metric_type): r for r in (*(card.data.eval_results or ()), *found)}
+    card.data.eval_results = list(known.values())
+    card.data.model_name = card.data.model_name or path.parent.name
+    before, title, after = card.text.partition(SCORES_TITLE)
+    if title:
+        _, heading, rest = after.partition("\n\n## ")
+        card.text = before + title + _scores(card.data.eval_results) + heading + rest
+    write_atomic(path, str(card).encode())
+
+
+def _header(config: Mapping[str, Any], card: Mapping[str, Any], results: Sequence[EvalResult]) -> dict[str, Any]:
+    from huggingface_hub.repocard_data import eval_results_to_model_index
+
     licence = card.get("licence")
     header: dict[str, Any] = {"library_name": "tidemark"}
     header |= (
@@ -51,23 +125,11 @@ def _header(config: Mapping[str, Any], card: Mapping[str, Any]) -> dict[str, Any
         if licence in ("MIT", "Apache-2.0", "CC-BY-4.0", "CC0-1.0")
         else {"license": "other", "license_name": licence or "not-stated"}
     )
-    pipeline = PIPELINES[config["task_kind"]]
-    header |= {"pipeline_tag": pipeline, "tags": ["tidemark", "earth-observation", config["model"]]}
-    results = [
-        {
-            "task": {"type": pipeline},
-            "dataset": {
-                "type": config["dataset"]["name"],
-                "name": config["dataset"]["name"],
-                "split": split,
-                "revision": config["dataset"]["version"],
-            },
-            "metrics": [{"type": name, "value": value} for name, value in scores.items() if value is not None],
-        }
-        for split, scores in card.get("scores", {}).items()
-        if config["dataset"]
-    ]
-    return header | ({"model-index": [{"name": config["model"], "results": results}]} if results else {})
+    header |= {
+        "pipeline_tag": PIPELINES[config["task_kind"]],
+        "tags": ["tidemark", "earth-observation", config["model"]],
+    }
+    return header | ({"model-index": eval_results_to_model_index(config["model"], list(results))} if results else {})
 
 
 def _usage() -> str:
@@ -110,14 +172,15 @@ def _data(dataset: Mapping[str, Any]) -> str:
     return text + (" **These data are simulated.**" if dataset.get("simulated") else "")
 
 
-def _scores(scores: Mapping[str, Mapping[str, float | None]]) -> str:
-    rows = ["| split | metric | value |", "|---|---|---|"]
+def _scores(results: Sequence[EvalResult]) -> str:
+    rows = ["| data | split | metric | value |", "|---|---|---|---|"]
     rows += [
-        f"| {_plain(split)} | {_plain(name)} | {'' if value is None else f'{value:.4f}'} |"
-        for split, metrics in scores.items()
-        for name, value in metrics.items()
+        f"| {_plain(r.dataset_type)} {_plain(r.dataset_revision)} | {_plain(r.dataset_split)} "
+        f"| {_plain(r.metric_type)} | "
+        f"{f'{r.metric_value:.4f}' if isinstance(r.metric_value, float) else _plain(r.metric_value)} |"
+        for r in results
     ]
-    return "\n".join(rows) if len(rows) > 2 else "None recorded."
+    return "\n".join(rows) if results else "None recorded."
 
 
 def _plain(value: object) -> str:
