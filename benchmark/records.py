@@ -11,134 +11,74 @@ import json
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, Field, JsonValue, ValidationError, model_validator
+from pydantic import Field, ValidationError, model_validator
 
 from ..datasets.files import write_atomic
-from ..datasets.spec import (
-    ClassDef,
-    Count,
-    Name,
-    SceneId,
-    Sha256,
-    SplitName,
-    Strict,
-    Version,
-    canonical_json,
-    describe_validation,
-)
+from ..datasets.spec import ClassDef, Sha256, Strict, canonical_json, describe_validation
 from ..errors import FormatError
+from .record_parts import (
+    BandName,
+    DatasetRef,
+    Harness,
+    Histogram,
+    Interval,
+    Metric,
+    MetricKey,
+    ModelRef,
+    Speed,
+    Text,
+    Unit,
+    Words,
+)
 
-SCHEMA_VERSION = (1, 0)
+__all__ = [
+    "ClassDef",
+    "DatasetRef",
+    "Harness",
+    "Histogram",
+    "Interval",
+    "Metric",
+    "ModelRef",
+    "Speed",
+    "Unit",
+    "Result",
+    "Kind",
+    "HEADLINE",
+    "RESULT_NAME",
+    "MAX_RESULT_BYTES",
+    "SCHEMA_VERSION",
+    "content_id",
+    "make_result",
+    "parse_result",
+    "read_result",
+    "result_schema",
+    "upgraded",
+    "write_result",
+]
+
+SCHEMA_VERSION = (1, 1)
 RESULT_NAME = "result.json"
 MAX_RESULT_BYTES = 32 << 20
 MAX_UNITS = 100_000
-HEADLINE = {"binary-segmentation": "iou", "segmentation": "mean_iou", "classification": "macro_f1"}
+HEADLINE = {
+    "binary-segmentation": "iou",
+    "segmentation": "mean_iou",
+    "classification": "macro_f1",
+    "harmonization": "psnr",
+}
 
-Kind = Literal["binary-segmentation", "segmentation", "classification"]
-Words = Annotated[str, Field(max_length=500)]
-Text = Annotated[str, Field(max_length=20_000)]
-MetricKey = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]{0,40}(:.{1,64})?$")]
-Positive = Annotated[float, Field(gt=0)]
-
-
-def _small(arguments: dict[str, Any]) -> dict[str, Any]:
-    if len(json.dumps(arguments)) > 10_000:
-        raise ValueError("more than 10 000 characters of arguments")
-    return arguments
-
-
-class Interval(Strict):
-    """95 % confidence interval and how it was computed (``bootstrap`` or ``jackknife-t``)."""
-
-    low: float
-    high: float
-    method: Literal["bootstrap", "jackknife-t"]
-
-    @model_validator(mode="after")
-    def _ordered(self) -> Interval:
-        if self.low > self.high:
-            raise ValueError(f"low {self.low} is above high {self.high}")
-        return self
-
-
-class Metric(Strict):
-    """One figure; ``value`` is None where it is not defined or was not measured, never 0."""
-
-    value: float | None
-    interval: Interval | None = None
-
-
-class Unit(Strict):
-    """One unit of inference (scene, event, block): rows of ``confusion`` are the truth, columns the prediction.
-
-    ``pixels`` is the number of valid pixels (patches, for classification); ``counts`` holds the further integers that
-    pool by adding: ``boundary_*`` of the boundary F1.
-    """
-
-    id: SceneId
-    confusion: Annotated[tuple[tuple[Count, ...], ...], Field(min_length=2, max_length=255)]
-    pixels: Count
-    counts: Annotated[dict[MetricKey, Count], Field(max_length=16)] = {}
-    scores: Annotated[dict[MetricKey, float | None], Field(max_length=1000)]
-
-    @model_validator(mode="after")
-    def _adds_up(self) -> Unit:
-        if any(len(row) != len(self.confusion) for row in self.confusion):
-            raise ValueError("the confusion matrix is not square")
-        if sum(map(sum, self.confusion)) != self.pixels:
-            raise ValueError(f"{self.pixels} pixels stated, {sum(map(sum, self.confusion))} in the confusion matrix")
-        return self
-
-
-class DatasetRef(Strict):
-    """Which data, split and files were scored."""
-
-    name: Name
-    version: Version
-    title: Words
-    content_sha256: Sha256
-    manifest_sha256: Sha256
-    simulated: bool
-    licence: Words | None
-    split: SplitName
-
-
-class ModelRef(Strict):
-    """Which model; ``trained`` is False for the trivial rows that learn nothing, ``label`` is its name in tables."""
-
-    name: Name
-    arguments: Annotated[dict[Words, JsonValue], AfterValidator(_small)] = {}
-    parameters: Count
-    weights_sha256: Sha256 | None
-    trained: bool
-    label: Annotated[str, Field(min_length=1, max_length=100)]
-
-
-class Speed(Strict):
-    """End-to-end throughput (HDF5 shards to class maps in host memory): median, and range over the repeats."""
-
-    chips_per_s: Positive
-    mpx_per_s: Positive
-    chips_per_s_range: tuple[Positive, Positive] | None = None
-    device: Words
-    threads: Annotated[int, Field(ge=1, le=65536)]
-    precision: Annotated[str, Field(max_length=32)]
-    batch: Annotated[int, Field(ge=1, le=2**20)]
-
-
-class Harness(Strict):
-    """The code that scored: package version, git commit and whether the tree had changes (None: not a checkout)."""
-
-    version: Annotated[str, Field(max_length=64)]
-    git_commit: Annotated[str, Field(pattern=r"^[0-9a-f]{40,64}$")] | None = None
-    dirty: bool | None = None
+Kind = Literal["binary-segmentation", "segmentation", "classification", "harmonization"]
 
 
 class Result(Strict):
-    """``result.json``. ``id`` is the sha256 of everything else in canonical JSON.
+    """``result.json``. ``id`` is the sha256 of everything else that is not at its default, in canonical JSON.
 
-    ``config`` is the recipe as YAML, ``config_hash`` its digest without seed and places (None: foreign predictions):
-    records that share it are the seeds of one row. ``command`` and ``device`` tell how the predictions were made.
+    A default, once published, therefore never changes; a new field with a default leaves the ids of old records alone.
+    ``classes`` are those of a classifying task, ``bands`` the target's bands of a harmonization. ``calibration`` and
+    ``confidence`` (of the answer given) are over the whole split, None without probabilities. ``config`` is the recipe
+    as YAML, ``config_hash`` its digest without seed and places (None: foreign predictions): records that share it are
+    the seeds of one row. ``made_with``, ``packages``, ``command`` and ``device`` tell how the predictions were made,
+    ``harness`` what scored them.
     """
 
     schema_version: Annotated[str, Field(pattern=r"^\d{1,4}\.\d{1,4}$")] = ".".join(map(str, SCHEMA_VERSION))
@@ -147,12 +87,16 @@ class Result(Strict):
     dataset: DatasetRef
     model: ModelRef
     seed: Annotated[int, Field(ge=0, le=2**32)] | None
-    classes: Annotated[tuple[ClassDef, ...], Field(min_length=2, max_length=255)]
+    classes: Annotated[tuple[ClassDef, ...], Field(max_length=255)] = ()
+    bands: Annotated[tuple[BandName, ...], Field(max_length=255)] = ()
     metrics: Annotated[dict[MetricKey, Metric], Field(max_length=1000)]
     units: Annotated[tuple[Unit, ...], Field(min_length=1, max_length=MAX_UNITS)]
     chips: Annotated[int, Field(ge=1, le=2**53)]
+    calibration: Histogram | None = None
+    confidence: Histogram | None = None
     speed: Speed | None = None
     harness: Harness
+    made_with: Harness | None = None
     packages: Annotated[dict[Words, Words], Field(max_length=100)] = {}
     command: Annotated[str, Field(max_length=4000)] = ""
     device: Words = ""
@@ -167,20 +111,49 @@ class Result(Strict):
         """The figure that the table is ordered by."""
         return self.metrics[HEADLINE[self.task]]
 
+    @property
+    def names(self) -> tuple[str, ...]:
+        """What the figures with a ``:name`` are about: the classes, or the bands of a harmonization."""
+        return self.bands or tuple(c.name for c in self.classes)
+
     @model_validator(mode="after")
     def _consistent(self) -> Result:
-        if [c.id for c in self.classes] != list(range(len(self.classes))):
-            raise ValueError("classes must have the ids 0, 1, … in order")
-        if self.task == "binary-segmentation" and len(self.classes) != 2:
-            raise ValueError(f"a binary task has two classes, found {len(self.classes)}")
         if HEADLINE[self.task] not in self.metrics:
             raise ValueError(f"metrics lack the headline {HEADLINE[self.task]!r}")
         if len({u.id for u in self.units}) != len(self.units):
             raise ValueError("unit ids repeat")
+        if self.task == "harmonization":
+            self._check_sums()
+        else:
+            self._check_counts()
+        return self
+
+    def _check_counts(self) -> None:
+        if len(self.classes) < 2 or [c.id for c in self.classes] != list(range(len(self.classes))):
+            raise ValueError("classes must have the ids 0, 1, … in order, at least two")
+        if self.task == "binary-segmentation" and len(self.classes) != 2:
+            raise ValueError(f"a binary task has two classes, found {len(self.classes)}")
+        if self.bands:
+            raise ValueError(f"bands belong to a harmonization, this is {self.task}")
         for unit in self.units:
             if len(unit.confusion) != len(self.classes):
                 raise ValueError(f"unit {unit.id!r}: {len(unit.confusion)} classes, the record has {len(self.classes)}")
-        return self
+        pixels = sum(unit.pixels for unit in self.units)
+        for key in ("calibration", "confidence"):
+            histogram = getattr(self, key)
+            if histogram is not None and (found := sum(histogram.missed) + sum(histogram.hit)) != pixels:
+                raise ValueError(f"{key}: {found} answers in the histogram, the units have {pixels}")
+
+    def _check_sums(self) -> None:
+        if not self.bands or len(set(self.bands)) != len(self.bands):
+            raise ValueError("a harmonization names its bands, each once")
+        if self.classes or self.calibration or self.confidence:
+            raise ValueError("a harmonization has no classes and no probabilities")
+        expected = {key: len(values) for key, values in self.units[0].sums.items()}
+        for unit in self.units:
+            found = {key: len(values) for key, values in unit.sums.items()}
+            if not found or found != expected:
+                raise ValueError(f"unit {unit.id!r}: sums {found}, those of {self.units[0].id!r} are {expected}")
 
 
 def make_result(**fields: Any) -> Result:
@@ -193,8 +166,14 @@ def make_result(**fields: Any) -> Result:
 
 
 def content_id(result: Result) -> str:
-    """sha256 of the canonical JSON of all fields but ``id``."""
-    return hashlib.sha256(canonical_json(result.model_dump(mode="json", exclude={"id"}))).hexdigest()
+    """sha256 of the canonical JSON of all fields but ``id`` that differ from their default, and the schema version."""
+    fields = result.model_dump(mode="json", exclude={"id"}, exclude_defaults=True)
+    return hashlib.sha256(canonical_json({**fields, "schema_version": result.schema_version})).hexdigest()
+
+
+def upgraded(result: Result) -> Result:
+    """The same record in the present schema, with the id that it has there."""
+    return make_result(**result.model_dump(exclude={"id", "schema_version"}))
 
 
 def write_result(path: str | Path, result: Result) -> None:
@@ -238,7 +217,10 @@ def parse_result(raw: Any, where: object = None) -> Result:
         raise FormatError(describe_validation(error)[:500], where=where) from None
     except (ValueError, RecursionError) as error:
         raise FormatError(f"not a result ({error})"[:500], where=where) from None
-    expected = content_id(result)
+    if result.schema_version == "1.0":  # its ids cover every field that it knew
+        expected = hashlib.sha256(canonical_json({key: raw[key] for key in raw if key != "id"})).hexdigest()
+    else:
+        expected = content_id(result)
     if result.id != expected:
         raise FormatError(
             f"/id: the content has the id {expected[:16]}…, stated is {result.id[:16]}…",
