@@ -26,8 +26,10 @@ def context_window(window: tuple[int, int, int, int], scale: int) -> tuple[int, 
     return row - (scale - 1) * height // 2, column - (scale - 1) * width // 2, scale * height, scale * width
 
 
-def block_mean(stored: np.ndarray, factor: int, nodata: float | None) -> np.ndarray:
-    """Shrink by a whole factor: every pixel is the mean of the valid ones among its factor × factor.
+def shrink(stored: np.ndarray, factor: int, nodata: float | None) -> np.ndarray:
+    """Shrink by an even factor: every pixel is the mean of the valid ones among the central 2 × 2 of its block.
+
+    That is bilinear resampling without a low-pass filter, as GMNet was trained with: it leaves speckle as it is.
 
     Args:
         stored: (C, H, W) of any number type, H and W multiples of ``factor``; NaN is never valid.
@@ -36,19 +38,18 @@ def block_mean(stored: np.ndarray, factor: int, nodata: float | None) -> np.ndar
 
     Returns:
         (C, H / factor, W / factor) of the same type, rounded for integers; ``nodata`` (NaN for floats without one)
-        where no pixel is valid.
+        where none of the four is valid.
     """
-    channels, height, width = stored.shape
-    if height % factor or width % factor:
-        raise ValueError(f"{height} x {width} is no multiple of {factor}")
-    blocks = stored.reshape(channels, height // factor, factor, width // factor, factor)
-    valid = np.isfinite(blocks) if stored.dtype.kind == "f" else np.ones(blocks.shape, bool)
+    if factor % 2 or stored.shape[1] % factor or stored.shape[2] % factor:
+        raise ValueError(f"{stored.shape[1]} x {stored.shape[2]} cannot shrink by {factor}")
+    first = factor // 2 - 1
+    four = np.stack([stored[:, first + i :: factor, first + j :: factor] for i in (0, 1) for j in (0, 1)])
+    valid = np.isfinite(four)
     if nodata is not None:
-        valid &= blocks != stored.dtype.type(nodata)
-    count = valid.sum((2, 4))
-    total = np.where(valid, blocks, stored.dtype.type(0)).sum((2, 4), dtype=np.float64)
-    mean = total / np.maximum(count, 1)
+        valid &= four != stored.dtype.type(nodata)
+    count = valid.sum(0)
+    mean = np.where(valid, four, 0).sum(0, dtype=np.float64) / np.maximum(count, 1)
     if stored.dtype.kind != "f":
         mean = np.rint(mean)
-    empty = 0.0 if nodata is None and stored.dtype.kind != "f" else np.nan if nodata is None else nodata
+    empty = (np.nan if stored.dtype.kind == "f" else 0) if nodata is None else nodata
     return np.where(count > 0, mean, empty).astype(stored.dtype)

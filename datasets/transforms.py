@@ -20,6 +20,8 @@ from ..errors import ConfigError, WeightsError
 from .spec import Array, Band, Manifest, describe_validation
 
 NORMALIZATIONS = ("manifest", "per_chip", "none")
+CONTEXTS = ("bilinear", "nearest")
+RANGE_MARGIN = 1e-4  # of GMNet's published normalisation, which keeps a constant band from dividing by 0
 IGNORE = 255
 # Below this share of the mean, a float32 standard deviation is rounding: such a band is constant.
 CONSTANT_BAND = 1e-6
@@ -35,6 +37,10 @@ class Preprocess(nn.Module):
         normalization: ``"manifest"`` = (x - mean) / std with fixed numbers; ``"per_chip"`` = the same with each chip's
             own mean and standard deviation over its valid pixels; ``"none"`` = physical units.
         mean, std: for ``"manifest"``, one number per channel in its physical unit.
+        clip: lowest and highest normalised value; None: as they come.
+        context: how ``predict`` shrinks the ground around a tile for models that take context: ``"bilinear"``, as
+            builders do, or ``"nearest"``, 256 pixels evenly from corner to corner, as GMNet's authors do.
+        partial: a pixel counts where at least one band has data (a scene that misses an orbit); else all must.
 
     Raises:
         ConfigError: unknown band or normalisation, no channels, or numbers that do not fit.
@@ -48,6 +54,9 @@ class Preprocess(nn.Module):
         normalization: str = "manifest",
         mean: Sequence[float] | None = None,
         std: Sequence[float] | None = None,
+        clip: Sequence[float] | None = None,
+        context: str = "bilinear",
+        partial: bool = False,
     ) -> None:
         super().__init__()
         names = [band.name for band in bands]
@@ -80,6 +89,12 @@ class Preprocess(nn.Module):
             raise ConfigError("mean and std must be finite and std above 0")
         self._buffer("mean", mean)
         self._buffer("std", std)
+        if clip is not None and not (len(clip) == 2 and np.isfinite(clip).all() and clip[0] < clip[1]):
+            raise ConfigError(f"clip must be the lowest and the highest value, found {clip}")
+        if context not in CONTEXTS:
+            raise ConfigError(f"no context {context!r}, there is {' and '.join(CONTEXTS)}")
+        self.clip, self.context = None if clip is None else (float(clip[0]), float(clip[1])), context
+        self.partial = bool(partial)
 
     def _buffer(self, name: str, values: Sequence[float]) -> None:
         # Not persistent: the JSON configuration is the one place where these numbers are stored.
@@ -94,17 +109,26 @@ class Preprocess(nn.Module):
         normalization: str = "manifest",
         *,
         array: str | None = None,
+        partial: bool = False,
     ) -> Preprocess:
         """For one array of a data set (the first one with the role ``image`` unless named).
 
         A difference's mean is the difference of the means. The manifest holds no covariance, so its deviation is that
         of independent bands, sqrt(a² + b²): too wide for dates that correlate, but of the right order.
+        ``"range"`` is (x - min) / (max - min + 1e-4) of the training split, clipped to 0…1, for bands only.
         """
         declared = image_array(manifest) if array is None else manifest.array(array)
         select = [band.name for band in declared.bands] if bands is None else list(bands)
-        if normalization != "manifest":
-            return cls(declared.bands, select, derived, normalization)
-        statistics = {s.band: (s.mean, s.std) for s in manifest.statistics if s.array == declared.name}
+        if normalization not in ("manifest", "range"):
+            return cls(declared.bands, select, derived, normalization, partial=partial)
+        ranged = normalization == "range"
+        if ranged and derived:
+            raise ConfigError("a difference has no range in the manifest", where=manifest.name, hint="use manifest")
+        statistics = {
+            s.band: (s.min, s.max) if ranged else (s.mean, s.std)
+            for s in manifest.statistics
+            if s.array == declared.name
+        }
 
         def numbers(name: str) -> tuple[float, float]:
             mean, std = statistics.get(name, (None, None))
@@ -116,18 +140,26 @@ class Preprocess(nn.Module):
         unknown = [name for name in select if name not in names]
         if unknown:
             raise ConfigError(f"no band {unknown[0]!r}, there is {', '.join(names)}", where=manifest.name)
+        if ranged:
+            low, high = zip(*(numbers(name) for name in select), strict=True) if select else ((), ())
+            width = [b - a + RANGE_MARGIN for a, b in zip(low, high, strict=True)]
+            return cls(declared.bands, select, (), "manifest", low, width, clip=(0.0, 1.0), partial=partial)
         pairs = [[numbers(name) for name in _difference(text, names)] for text in derived]
         mean = [numbers(name)[0] for name in select] + [a[0] - b[0] for a, b in pairs]
         std = [numbers(name)[1] for name in select] + [math.hypot(a[1], b[1]) for a, b in pairs]
-        return cls(declared.bands, select, derived, normalization, mean, [s if s > 0 else 1.0 for s in std])
+        return cls(
+            declared.bands, select, derived, normalization, mean, [s if s > 0 else 1.0 for s in std], partial=partial
+        )
 
     @classmethod
     def from_config(cls, config: Mapping[str, Any]) -> Preprocess:
         """The inverse of ``to_config``. Raises ConfigError naming what is unknown, missing or of the wrong type."""
-        keys = {"bands", "select", "derived", "normalization", "mean", "std"}
-        if not isinstance(config, Mapping) or set(config) != keys:
+        keys, optional = {"bands", "select", "derived", "normalization", "mean", "std"}, {"clip", "context", "partial"}
+        if not isinstance(config, Mapping) or set(config) - optional != keys:
             found = sorted(map(str, config)) if isinstance(config, Mapping) else type(config).__name__
-            raise ConfigError(f"a preprocess configuration has the keys {sorted(keys)}, found {found}")
+            raise ConfigError(
+                f"a preprocess configuration has the keys {sorted(keys)} and may have {sorted(optional)}, found {found}"
+            )
         for key in ("bands", "select", "derived"):
             if not isinstance(config[key], list | tuple):
                 raise ConfigError(f"preprocess {key} must be a list, found {type(config[key]).__name__}")
@@ -136,14 +168,31 @@ class Preprocess(nn.Module):
         except ValidationError as error:
             raise ConfigError(f"preprocess bands: {describe_validation(error)}") from None
         try:
-            mean, std = (None if config[key] is None else [float(v) for v in config[key]] for key in ("mean", "std"))
+            mean, std, clip = (
+                None if config.get(key) is None else [float(v) for v in config[key]] for key in ("mean", "std", "clip")
+            )
         except (TypeError, ValueError):
-            raise ConfigError("preprocess mean and std must be lists of numbers or null") from None
-        return cls(bands, config["select"], config["derived"], config["normalization"], mean, std)
+            raise ConfigError("preprocess mean, std and clip must be lists of numbers or null") from None
+        return cls(
+            bands,
+            config["select"],
+            config["derived"],
+            config["normalization"],
+            mean,
+            std,
+            clip,
+            config.get("context", "bilinear"),
+            config.get("partial", False),
+        )
 
     def to_config(self) -> dict[str, Any]:
         """JSON values from which ``from_config`` makes an equal module."""
         fixed = self.normalization == "manifest"
+        later = {} if self.clip is None else {"clip": list(self.clip)}
+        if self.context != "bilinear":
+            later["context"] = self.context
+        if self.partial:
+            later["partial"] = True
         return {
             "bands": [band.model_dump(mode="json") for band in self.bands],
             "select": list(self.select),
@@ -151,6 +200,7 @@ class Preprocess(nn.Module):
             "normalization": self.normalization,
             "mean": self.mean.flatten().tolist() if fixed else None,
             "std": self.std.flatten().tolist() if fixed else None,
+            **later,
         }
 
     def for_bands(self, bands: Sequence[Band]) -> Preprocess:
@@ -190,17 +240,9 @@ class Preprocess(nn.Module):
 
         Returns:
             float32 (B, C', H, W), 0 where a channel has no data and never NaN; and bool (B, H, W), True where every
-            band that was used has data.
+            band that was used has data (``partial``: where any has).
         """
-        if image.ndim != 4 or image.shape[1] != len(self.bands):
-            raise ConfigError(f"expected (B, {len(self.bands)}, H, W), found {tuple(image.shape)}")
-        # float32 holds 16-bit integers exactly, not 32-bit ones.
-        wide = torch.float64 if image.dtype.itemsize >= 4 and image.dtype != torch.float32 else torch.float32
-        stored = torch.stack([image[:, i].to(wide) for i in self._used], 1)
-        good = torch.isfinite(stored)
-        for k, i in enumerate(self._used):
-            if self.bands[i].nodata is not None:
-                good[:, k] &= stored[:, k] != self.bands[i].nodata
+        stored, good = self._read(image)
         physical = (stored * self.scale + self.offset).to(torch.float32)
         x = torch.stack(
             [physical[:, k] for k in self._selected] + [physical[:, a] - physical[:, b] for a, b in self._pairs], 1
@@ -210,7 +252,26 @@ class Preprocess(nn.Module):
             x = (x - self.mean) / self.std
         elif self.normalization == "per_chip":
             x = standardize_per_chip(x, known)
-        return torch.where(known, x, 0.0), good.all(1)
+        if self.clip is not None:
+            x = x.clamp(*self.clip)
+        return torch.where(known, x, 0.0), good.any(1) if self.partial else good.all(1)
+
+    def missing_share(self, image: Tensor) -> Tensor:
+        """float32 (B,): the share of pixels without data in the band of each chip that misses most, 0…1."""
+        return 1 - self._read(image)[1].float().mean((2, 3)).amin(1)
+
+    def _read(self, image: Tensor) -> tuple[Tensor, Tensor]:
+        """The used bands' stored values, and bool of the same shape: finite and not nodata."""
+        if image.ndim != 4 or image.shape[1] != len(self.bands):
+            raise ConfigError(f"expected (B, {len(self.bands)}, H, W), found {tuple(image.shape)}")
+        # float32 holds 16-bit integers exactly, not 32-bit ones.
+        wide = torch.float64 if image.dtype.itemsize >= 4 and image.dtype != torch.float32 else torch.float32
+        stored = torch.stack([image[:, i].to(wide) for i in self._used], 1)
+        good = torch.isfinite(stored)
+        for k, i in enumerate(self._used):
+            if self.bands[i].nodata is not None:
+                good[:, k] &= stored[:, k] != self.bands[i].nodata
+        return stored, good
 
 
 def standardize_per_chip(x: Tensor, known: Tensor) -> Tensor:

@@ -237,3 +237,27 @@ def test_wrong_options_are_refused(options):
 def test_a_crop_larger_than_the_chip_is_refused():
     with pytest.raises(ConfigError, match="crop"):
         augmented(AugmentOptions(crop=9))
+
+
+def test_range_normalisation_clips_to_0_and_1_and_optional_keys_survive_the_configuration():
+    band = Band(name="vv", unit="dB", nodata=0.0)
+    x = torch.tensor([[[[-30.0, -10.0, 10.0, 0.0]]]])
+    scaled = Preprocess([band], mean=[-20.0], std=[20.0], clip=(0, 1), context="nearest", partial=True)
+    found, valid = Preprocess.from_config(scaled.to_config())(x)
+    torch.testing.assert_close(found.flatten(), torch.tensor([0.0, 0.5, 1.0, 0.0]))
+    assert valid.flatten().tolist() == [True, True, True, False]
+    assert Preprocess.from_config(scaled.to_config()).to_config() == scaled.to_config()
+    plain = Preprocess([band], mean=[-20.0], std=[20.0]).to_config()
+    assert not {"clip", "context", "partial"} & set(plain)
+    for key, value in (("clip", [1, 0]), ("clip", "ab"), ("context", "cubic")):
+        with pytest.raises(ConfigError, match=key):
+            Preprocess.from_config(plain | {key: value})
+
+
+def test_partial_counts_pixels_where_any_band_has_data():
+    bands = [Band(name="a", nodata=0), Band(name="b", nodata=0)]
+    x = torch.tensor([[[[1.0, 0.0, 2.0, 0.0]], [[3.0, 3.0, 0.0, 0.0]]]])
+    assert Preprocess(bands, normalization="none")(x)[1].flatten().tolist() == [True, False, False, False]
+    partial = Preprocess(bands, normalization="none", partial=True)
+    assert partial(x)[1].flatten().tolist() == [True, True, True, False]
+    assert partial.missing_share(x).tolist() == [0.5]
