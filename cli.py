@@ -194,6 +194,23 @@ def predict(
     print(out)
 
 
+@app.command("import-weights")
+def import_weights(
+    model: Annotated[str, typer.Argument(help="gmnet.")],
+    file: Annotated[Path, typer.Argument(help="The released checkpoint (.pth).")],
+    out: Annotated[Path, typer.Option(help="Folder for the weights.")],
+    orbit: Annotated[str | None, typer.Option(help="ascending, descending or both.")] = None,
+) -> None:
+    """Convert a released checkpoint to a folder of weights; nothing in it is executed."""
+    from .models.import_weights import import_weights as convert
+
+    found = convert(model, file, out, orbit=orbit)
+    for key in found.unused:
+        print(f"unused {key}")
+    rest = f"{found.unused_parameters} more in {len(found.unused)} unused tensors"
+    print(f"{found.folder}: {found.parameters} parameters; {rest}")
+
+
 @app.command()
 def reproduce(
     table: Annotated[str, typer.Argument(help="A table of configs/tables, such as ombria.")],

@@ -46,7 +46,7 @@ def model_card(config: Mapping[str, Any], card: Mapping[str, Any], parameters: i
         f"# {_plain(title)}",
         f"A `{config['model']}` with {parameters:,} parameters for {config['task_kind']}, made with Tidemark."
         + (f" Classes: {classes}." if classes else ""),
-        _usage(),
+        _usage(config["in_channels"]),
         "## Input\n\n" + _bands(config["preprocess"]),
         "## Training data\n\n" + _data(dataset),
         SCORES_TITLE + _scores(results),
@@ -132,12 +132,13 @@ def _header(config: Mapping[str, Any], card: Mapping[str, Any], results: Sequenc
     return header | ({"model-index": eval_results_to_model_index(config["model"], list(results))} if results else {})
 
 
-def _usage() -> str:
+def _usage(inputs: Mapping[str, int]) -> str:
+    more = "".join(f", {name}={name}" for name in inputs if name != "image")
     return (
         "```python\nfrom tidemark.models.weights import from_pretrained\n\n"
         'pretrained = from_pretrained("this folder or repository")\n'
         "x, valid = pretrained.preprocess(stored)  # (B, C, H, W) in the order of the table below\n"
-        "logits = pretrained.model(image=x)\n```"
+        f"logits = pretrained.model(image=x{more})\n```"
     )
 
 
@@ -151,7 +152,8 @@ def _bands(preprocess: Mapping[str, Any]) -> str:
     rows += [
         "",
         f"Channels of the network: {', '.join(map(_plain, channels))}. "
-        f"Normalisation: {NORMALIZATIONS[preprocess['normalization']]}.",
+        f"Normalisation: {NORMALIZATIONS[preprocess['normalization']]}"
+        + (", clipped to {:g}…{:g}.".format(*preprocess["clip"]) if preprocess.get("clip") else "."),
     ]
     if preprocess["mean"] is not None:
         rows += ["", "| channel | mean | std |", "|---|---|---|"]

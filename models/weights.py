@@ -18,6 +18,7 @@ from pydantic import Field, ValidationError
 from torch import nn
 
 from .. import _compat  # noqa: F401
+from ..datasets.context import context_scale
 from ..datasets.files import atomic_path, sha256_file, storage_error, write_atomic
 from ..datasets.spec import Band, ClassDef, Name, Strict, canonical_json, describe_validation
 from ..datasets.transforms import Preprocess
@@ -131,7 +132,7 @@ def save_pretrained(
         preprocess=dict(preprocess_config),
         dataset=dict(card.get("dataset", {})),
     )
-    _check_finite(model.state_dict(), folder / WEIGHTS_NAME)
+    check_finite(model.state_dict(), folder / WEIGHTS_NAME)
     save_tensors(model, folder / WEIGHTS_NAME)
     write_atomic(folder / CONFIG_NAME, canonical_json(config))
     parameters = sum(p.numel() for p in model.parameters())
@@ -176,18 +177,19 @@ def from_pretrained(source: str | Path, revision: str | None = None) -> Pretrain
     spec = ModelSpec(config.in_channels, config.out_channels)
     try:
         preprocess = Preprocess.from_config(config.preprocess)
-        _compare(_expected(config, spec), shapes, path)
+        compare_layouts(_expected(config, spec), shapes, path)
         model = create_model(config.model, spec, **config.args)
     except WeightsError:
         raise
     except TidemarkError as error:
         raise WeightsError(error.what, where=folder / CONFIG_NAME, hint=error.hint) from None
-    if config.in_channels.get("image") != preprocess.channels:
-        raise WeightsError(
-            f"the model takes {config.in_channels.get('image')} channels, its preprocessing gives "
-            f"{preprocess.channels}",
-            where=folder / CONFIG_NAME,
-        )
+    for name in ("image", *filter(context_scale, config.in_channels)):
+        if config.in_channels.get(name) != preprocess.channels:
+            raise WeightsError(
+                f"the model takes {config.in_channels.get(name)} channels as {name}, its preprocessing gives "
+                f"{preprocess.channels}",
+                where=folder / CONFIG_NAME,
+            )
     load_weights(model, path)
     return Pretrained(
         model.eval(),
@@ -206,9 +208,9 @@ def load_weights(model: nn.Module, path: str | Path) -> None:
     """Fill a model from a safetensors file, strictly. Raises WeightsError, and then leaves the model as it was."""
     from safetensors.torch import load_file
 
-    _compare(_layout(model), _read_header(Path(path)), path)
+    compare_layouts(layout(model), _read_header(Path(path)), path)
     tensors = load_file(path, device="cpu")
-    _check_finite(tensors, path)
+    check_finite(tensors, path)
     model.load_state_dict(tensors, strict=True)
 
 
@@ -249,20 +251,22 @@ def _expected(config: WeightsConfig, spec: ModelSpec) -> dict[str, tuple[tuple[i
     """The layout that the configuration promises, without the memory it would take where the model allows that."""
     try:
         with torch.device("meta"):
-            return _layout(create_model(config.model, spec, **config.args))
+            return layout(create_model(config.model, spec, **config.args))
     except TidemarkError:
         raise
     except NotImplementedError:  # a model that computes with numbers while it is made cannot be made without memory
-        return _layout(create_model(config.model, spec, **config.args))
+        return layout(create_model(config.model, spec, **config.args))
     except (TypeError, ValueError, RuntimeError, OverflowError) as error:
         raise ConfigError(f"the arguments {config.args} make no {config.model} ({error})") from None
 
 
-def _layout(model: nn.Module) -> dict[str, tuple[tuple[int, ...], torch.dtype]]:
+def layout(model: nn.Module) -> dict[str, tuple[tuple[int, ...], torch.dtype]]:
+    """Shape and dtype of every tensor of a model's state, by key."""
     return {key: (tuple(value.shape), value.dtype) for key, value in model.state_dict().items()}
 
 
-def _compare(expected: Mapping[str, tuple], found: Mapping[str, tuple], where: object) -> None:
+def compare_layouts(expected: Mapping[str, tuple], found: Mapping[str, tuple], where: object) -> None:
+    """Raises WeightsError with the first five keys that are missing, unexpected, or of another shape or type."""
     both = [key for key in expected if key in found]
     faults = [
         ("missing", [key for key in expected if key not in found]),
@@ -289,7 +293,8 @@ def _compare(expected: Mapping[str, tuple], found: Mapping[str, tuple], where: o
         raise WeightsError(f"the weights do not fit the model: {text}", where=where)
 
 
-def _check_finite(tensors: Mapping[str, torch.Tensor], where: object) -> None:
+def check_finite(tensors: Mapping[str, torch.Tensor], where: object) -> None:
+    """Raises WeightsError with the first five tensors that hold NaN or infinity."""
     bad = [key for key, value in tensors.items() if value.is_floating_point() and not value.isfinite().all()]
     if bad:
         raise WeightsError(f"{len(bad)} tensors with values that are not finite: {_first(bad)}", where=where)
