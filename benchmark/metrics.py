@@ -240,6 +240,37 @@ def expected_calibration_error(counts: NDArray, bins: int = ECE_BINS) -> float:
     return float(gap.sum() / number.sum()) if number.sum() else float("nan")
 
 
+def risk_coverage(counts: NDArray) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Share of answers kept, and share of wrong ones among them, as less and less confident ones are let in.
+
+    El-Yaniv and Wiener 2010 (JMLR 11, 1605). A point for every stored confidence that occurs, from the highest: where
+    all those at least as confident are kept.
+
+    Args:
+        counts: (256, 2) confidence of the answer (round(255 p)) by wrong / right, see ``calibration_counts``.
+
+    Returns:
+        coverage and risk, (k,) each; the last coverage is 1.
+    """
+    counts = np.asarray(counts)[::-1]
+    kept, wrong = counts.sum(-1).cumsum(), counts[:, 0].cumsum()
+    occurs = counts.sum(-1) > 0
+    kept, wrong = kept[occurs], wrong[occurs]
+    return kept / max(1, counts.sum()), wrong / kept
+
+
+def area_under_risk_coverage(counts: NDArray) -> float:
+    """Mean over answers of the risk at the coverage that lets each one in; NaN without answers.
+
+    Geifman et al. 2019 (arXiv:1805.08206), equation 2; equally confident answers are let in together.
+
+    Args:
+        counts: (256, 2) as for ``risk_coverage``.
+    """
+    coverage, risk = risk_coverage(counts)
+    return float((np.diff(coverage, prepend=0) * risk).sum()) if len(coverage) else float("nan")
+
+
 def skill(score: float, trivial: Sequence[float]) -> float:
     """(s - s0) / (1 - s0) with s0 the best trivial row: 0 = as good as that, 1 = perfect; NaN without s0 < 1."""
     best = max((s for s in trivial if not np.isnan(s)), default=float("nan"))

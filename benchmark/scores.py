@@ -1,105 +1,51 @@
-"""Which metrics a task has, and their values and intervals from the integers kept per unit.
+"""Values and intervals of a task's metrics from what is kept per unit, and the check that a record's figures are these.
 
-A figure that pools (adds counts over the split, then divides) is a pair of functions: ``sums`` picks what is added
-from each unit, ``value`` turns the added sums into the score. So the same pair gives the score of a unit, of a split
-and of every bootstrap replicate. The figures that are no function of sums (the worst scene) have no interval.
+The figures that are no function of added sums (the worst scene) have no interval.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from functools import partial
+from collections.abc import Sequence
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import FormatError, InputError
-from . import metrics
-from .records import Interval, Kind, Metric, Result
+from . import metrics, reflectance
+from .figures import Counts, figures
+from .records import Histogram, Interval, Kind, Metric, Result, Unit
 from .uncertainty import Estimate, estimate
 
 BOUNDARY_KEYS = ("boundary_predicted", "boundary_predicted_near", "boundary_true", "boundary_true_near")
+RELATIVE = 1e-9  # figures differ in the last digits between processors
 
 
-@dataclass(frozen=True)
-class Counts:
-    """Integers per seed and unit: ``confusion`` (S, U, n, n) and, where measured, ``boundary`` (S, U, 4)."""
-
-    confusion: NDArray[np.int64]
-    boundary: NDArray[np.int64] | None = None
-
-
-@dataclass(frozen=True)
-class Figure:
-    """One pooled metric: ``sums`` maps Counts to (S, U, K), or None if not measured; ``value`` (..., K) to (...).
-
-    ``of_unit`` tells whether it also makes sense within one unit.
-    """
-
-    key: str
-    sums: Callable[[Counts], NDArray | None]
-    value: Callable[[NDArray], NDArray]
-    of_unit: bool = True
-
-
-def figures(task: Kind, class_names: Sequence[str]) -> list[Figure]:
-    """The pooled metrics of a task, headline first."""
-    n = len(class_names)
-    of = partial(_counted, n)
-    if task == "binary-segmentation":
-        return [
-            of("iou", metrics.water_iou),
-            Figure("scene_mean_iou", _scene_iou, _mean_of, of_unit=False),
-            of("precision", lambda c: metrics.class_precision(c)[..., 1]),
-            of("recall", lambda c: metrics.class_recall(c)[..., 1]),
-            of("f1", lambda c: metrics.class_f1(c)[..., 1]),
-            of("oa", metrics.overall_accuracy),
-            Figure("boundary_f1", lambda counts: counts.boundary, metrics.boundary_f1),
-            Figure("dry_false_positive_rate", _dry, lambda sums: _unflat(2, metrics.false_positive_rate, sums), False),
-        ]
-    if task == "segmentation":
-        means = [of("mean_iou", metrics.mean_iou), of("oa", metrics.overall_accuracy)]
-        by_class = [("iou", metrics.class_iou)]
-    else:
-        means = [
-            of("macro_f1", metrics.macro_f1),
-            of("balanced_accuracy", metrics.balanced_accuracy),
-            of("accuracy", metrics.overall_accuracy),
-        ]
-        by_class = [("f1", metrics.class_f1)]
-    by_class += [("precision", metrics.class_precision), ("recall", metrics.class_recall)]
-    return means + [
-        of(f"{key}:{name}", partial(_class_score, score, i))
-        for key, score in by_class
-        for i, name in enumerate(class_names)
-    ]
-
-
-def estimates(task: Kind, class_names: Sequence[str], counts: Counts) -> dict[str, Estimate]:
-    """Every metric of a task that the integers decide, over seeds and units; the mean over seeds has the interval.
+def estimates(task: Kind, names: Sequence[str], counts: Counts) -> dict[str, Estimate]:
+    """Every metric of a task that the kept sums decide, over seeds and units; the mean over seeds has the interval.
 
     Args:
-        counts: integers of S seeds on the same U units.
+        task: the protocol's task.
+        names: of the classes, or of a harmonization's bands.
+        counts: of S seeds on the same U units.
 
     Returns:
         by metric key; a metric that was not measured has NaN for every seed.
     """
     found = {}
-    for figure in figures(task, class_names):
+    for figure in figures(task, names):
         sums = figure.sums(counts)
         missing = Estimate(np.full(len(counts.confusion), np.nan))
-        found[figure.key] = missing if sums is None else estimate(sums, figure.value)
+        found[figure.key] = missing if sums is None else estimate(sums, figure.value, bounds=figure.bounds)
         if figure.key == "scene_mean_iou":
             scenes = metrics.water_iou(counts.confusion)
             found["worst_decile_iou"] = Estimate(np.array([metrics.worst_decile(seed) for seed in scenes]))
     return found
 
 
-def unit_scores(task: Kind, class_names: Sequence[str], counts: Counts) -> list[dict[str, float | None]]:
+def unit_scores(task: Kind, names: Sequence[str], counts: Counts) -> list[dict[str, float | None]]:
     """The metrics of each unit by itself, of the first seed; None where undefined."""
     by_key = {}
-    for figure in figures(task, class_names):
+    for figure in figures(task, names):
         sums = figure.sums(counts) if figure.of_unit else None
         if sums is not None:
             by_key[figure.key] = figure.value(sums[0])
@@ -113,7 +59,7 @@ def as_metric(value: Estimate) -> Metric:
 
 
 def counts_of(results: Sequence[Result]) -> Counts:
-    """The integers of records on the same units, one seed each, in the order of the first one's units.
+    """What records on the same units keep, one seed each, in the order of the first one's units.
 
     Raises:
         InputError: the records have different units.
@@ -127,6 +73,10 @@ def counts_of(results: Sequence[Result]) -> Counts:
                 where=result.id[:16],
                 hint="records of one row must be scored on the same split",
             )
+    if results[0].task == "harmonization":
+        keys = results[0].units[0].sums
+        sums = {key: np.array([[units[i].sums[key] for i in ids] for units in by_seed]) for key in keys}
+        return Counts(np.zeros((len(by_seed), len(ids), 0, 0), np.int64), sums=sums)
     confusion = np.array([[units[i].confusion for i in ids] for units in by_seed], np.int64)
     if any(key not in unit.counts for units in by_seed for unit in units.values() for key in BOUNDARY_KEYS):
         return Counts(confusion)
@@ -135,11 +85,16 @@ def counts_of(results: Sequence[Result]) -> Counts:
 
 
 def check_figures(result: Result, where: object = None) -> None:
-    """Recompute every figure that the integers decide. Raises FormatError naming the first that differs."""
-    names = [c.name for c in result.classes]
+    """Recompute every figure that the integers and sums decide. Raises FormatError naming the first that differs."""
+    names, harmonization = result.names, result.task == "harmonization"
+    for number, unit in enumerate(result.units if harmonization else ()):
+        fault = sums_fault(unit, names)
+        if fault is not None:
+            raise FormatError(f"/units/{number}/sums{fault}", where=where, hint="evaluate again")
     counts = counts_of([result])
-    for key, value in estimates(result.task, names, counts).items():
-        stated, found = result.metrics.get(key), as_metric(value)
+    expected = {key: as_metric(value) for key, value in estimates(result.task, names, counts).items()}
+    for key, found in {**expected, **histogram_metrics(result.calibration, result.confidence)}.items():
+        stated = result.metrics.get(key)
         if stated is None or not _same(stated, found):
             raise FormatError(
                 f"/metrics/{key}: {stated} stated, its integers give {found}", where=where, hint="evaluate again"
@@ -154,6 +109,52 @@ def check_figures(result: Result, where: object = None) -> None:
                 )
 
 
+def histogram_metrics(calibration: Histogram | None, confidence: Histogram | None) -> dict[str, Metric]:
+    """The figures that the histograms of stored probabilities decide; none without probabilities."""
+    found = {}
+    if calibration is not None:
+        found["ece"] = Metric(value=metrics.none(metrics.expected_calibration_error(_as_counts(calibration))))
+    if confidence is not None:
+        found["aurc"] = Metric(value=metrics.none(metrics.area_under_risk_coverage(_as_counts(confidence))))
+    return found
+
+
+def as_histogram(counts: NDArray[np.int64]) -> Histogram:
+    """(256, 2) counts as they stand in a record."""
+    return Histogram(missed=tuple(counts[:, 0].tolist()), hit=tuple(counts[:, 1].tolist()))
+
+
+def _as_counts(histogram: Histogram) -> NDArray[np.int64]:
+    return np.array([histogram.missed, histogram.hit], np.int64).T
+
+
+def sums_fault(unit: Unit, bands: Sequence[str]) -> str | None:
+    """What cannot be in the sums of a harmonization's unit, as the end of a JSON pointer and words; None if nothing."""
+    sums, n = unit.sums, len(bands)
+    by_band = ("squared_error", "error", "target", "target_squared", "ssim", "shifted_squared_error")
+    lengths = dict.fromkeys(by_band, n) | dict.fromkeys(("pixels", "ssim_windows", "sam", "sam_pixels"), 1)
+    lengths |= {"shifted_pixels": 1, **dict.fromkeys(reflectance.index_bands(bands), 8)}
+    found = {key: len(values) for key, values in sums.items()}
+    if found != lengths:
+        wrong = sorted(key for key in found.keys() | lengths.keys() if found.get(key) != lengths.get(key))[0]
+        return f"/{wrong}: {found.get(wrong, 'no')} values, expected {lengths.get(wrong, 'none')}"
+    pixels = sums["pixels"][0]
+    if pixels != unit.pixels:
+        return f"/pixels: {pixels}, the unit states {unit.pixels}"
+    for key in ("squared_error", "target_squared", "shifted_squared_error", "sam"):
+        if min(sums[key]) < 0:
+            return f"/{key}: {min(sums[key])} is below 0"
+    for key in ("ssim_windows", "sam_pixels", "shifted_pixels"):
+        if not (0 <= sums[key][0] <= pixels and sums[key][0].is_integer()):
+            return f"/{key}: {sums[key][0]} of {pixels} pixels"
+    slack = 1 + RELATIVE
+    for key, square in (("error", "squared_error"), ("target", "target_squared")):  # Cauchy and Schwarz
+        for value, squared in zip(sums[key], sums[square], strict=True):
+            if value * value > pixels * squared * slack:
+                return f"/{key}: {value} cannot be with {square} {squared} over {pixels} pixels"
+    return None
+
+
 def _same(a: Metric, b: Metric) -> bool:
     if (a.interval is None) != (b.interval is None) or not _close(a.value, b.value):
         return False
@@ -161,38 +162,4 @@ def _same(a: Metric, b: Metric) -> bool:
 
 
 def _close(a: float | None, b: float | None) -> bool:
-    """Equal but for the last digits, which differ between processors."""
-    return a is b is None or (a is not None and b is not None and abs(a - b) <= 1e-9)
-
-
-def _counted(n: int, key: str, score: Callable[[NDArray], NDArray]) -> Figure:
-    return Figure(key, _flat, partial(_unflat, n, score))
-
-
-def _flat(counts: Counts) -> NDArray:
-    return counts.confusion.reshape(*counts.confusion.shape[:2], -1)
-
-
-def _unflat(n: int, score: Callable[[NDArray], NDArray], sums: NDArray) -> NDArray:
-    return score(sums.reshape(*sums.shape[:-1], n, n))
-
-
-def _class_score(score: Callable[[NDArray], NDArray], index: int, confusion: NDArray) -> NDArray:
-    return score(confusion)[..., index]
-
-
-def _scene_iou(counts: Counts) -> NDArray:
-    """(S, U, 2): the unit's IoU, and 1; both 0 where it is not defined."""
-    scores = metrics.water_iou(counts.confusion)
-    return np.stack([np.nan_to_num(scores), ~np.isnan(scores)], -1)
-
-
-def _mean_of(sums: NDArray) -> NDArray:
-    total, number = sums[..., 0], sums[..., 1]
-    return np.divide(total, number, out=np.full(total.shape, np.nan), where=number > 0)
-
-
-def _dry(counts: Counts) -> NDArray:
-    """The confusion of water-free units; zero for the others."""
-    wet = counts.confusion[..., 1, :].sum(-1) > 0
-    return np.where(wet[..., None], 0, _flat(counts))
+    return a is b is None or (a is not None and b is not None and abs(a - b) <= RELATIVE * max(1.0, abs(a), abs(b)))

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from ..benchmark.evaluate import count_chip, invalid_pixels, labelled_chips
+from ..benchmark.counting import count_chip, invalid_pixels, labelled_chips
 from ..datasets.files import write_atomic
 from ..datasets.reader import Shard, open_split
 from ..datasets.spec import Array, ClassDef, Manifest

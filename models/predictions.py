@@ -6,11 +6,13 @@ Layout (HDF5, datasets at the root, chips in the split's order):
 ``chip_id``     (N,) S48, contiguous     the data set's chip ids
 ``prediction``  (N,H,W) or (N,) uint8    class id; 255 where the input is invalid (nodata)
 ``probability`` (N,H,W) or (N,K) uint8   optional: round(255 p), p of class 1 (binary maps) or of every class
+``reflectance`` (N,C,H,W) float16        instead of the two above: harmonized reflectance 0…1; NaN where invalid
 ==============  =======================  ==================================================================
 
 Maps are stored one chip a chunk, gzip-4 + shuffle; (N,) and (N,K) are contiguous. The attributes
 ``tidemark_predictions`` (format), ``dataset``, ``version``, ``content_sha256``, ``split`` and ``model`` are
-fixed-length bytes. The evaluator leaves out pixels whose *input* is invalid; a 255 on any other pixel counts as wrong.
+fixed-length bytes. The evaluator leaves out pixels whose *input* is invalid; a 255 or NaN on any other pixel counts as
+wrong.
 
 Files come from outside, so the reader looks at links, types, layout, filters and sizes before it reads anything and
 inflates chunks itself with a size limit.
@@ -36,8 +38,10 @@ from ..datasets.spec import MAX_CHIP_BYTES, Array, Manifest
 from ..errors import FormatError, StorageError
 
 PREDICTIONS_NAME = "predictions.h5"
-FORMAT = "1.0"
+FORMAT = "1.1"
+FORMAT_OF_CLASSES = "1.0"  # class maps are written as the first readers know them
 NODATA = 255
+DTYPES = {"prediction": np.uint8, "probability": np.uint8, "reflectance": np.float16}
 ATTRIBUTES = ("tidemark_predictions", "dataset", "version", "content_sha256", "split", "model")
 Prediction = tuple[np.ndarray, np.ndarray | None]
 
@@ -59,17 +63,20 @@ def write_predictions(
         split: name of the split.
         model: name of the model.
         chip_ids: all chips of the split, in its order.
-        chunks: per chip, in that order: class ids uint8 (H,W) or (), and round(255 p) as uint8 (H,W) or (K,) or None.
+        chunks: per chip, in that order: class ids uint8 (H,W) or (), and round(255 p) as uint8 (H,W) or (K,) or None;
+            or reflectance float16 (C,H,W) and None.
 
     Raises:
         FormatError: the chunks do not fit the chips or each other.
         StorageError: the disk refuses.
     """
     path, chunks = Path(path), iter(chunks)
-    values = (FORMAT, dataset["name"], dataset["version"], dataset["content_sha256"], split, model)
+    values = (FORMAT_OF_CLASSES, dataset["name"], dataset["version"], dataset["content_sha256"], split, model)
     first = next(chunks, None)
     if first is None or not chip_ids:
         raise FormatError("no predictions to write", where=path)
+    if np.ndim(first[0]) == 3:
+        values = (FORMAT, *values[1:])
     with atomic_path(path) as temporary:
         try:
             with h5py.File(temporary, "w", libver=("v108", "v108"), track_order=False) as file:
@@ -91,23 +98,21 @@ def _fill(file: h5py.File, chip_ids: Sequence[str], chunks: Iterator[Prediction]
     for done, prediction in enumerate(chunks, 1):
         if done > len(chip_ids):
             raise FormatError(f"more predictions than the {len(chip_ids)} chips", where=path)
-        arrays = {
-            name: np.asarray(array)
-            for name, array in zip(("prediction", "probability"), prediction, strict=True)
-            if array is not None
-        }
+        names = ("reflectance" if np.ndim(prediction[0]) == 3 else "prediction", "probability")
+        arrays = {name: np.asarray(a) for name, a in zip(names, prediction, strict=True) if a is not None}
         if done == 1:
             for name, array in arrays.items():
-                layout = {"chunks": (1, *array.shape), **dataset_options("gzip")} if array.ndim == 2 else {}
+                layout = {"chunks": (1, *array.shape), **dataset_options("gzip")} if array.ndim > 1 else {}
                 shape = (len(chip_ids), *array.shape)
-                stored[name] = file.create_dataset(name, shape, np.uint8, track_times=False, **layout)
+                stored[name] = file.create_dataset(name, shape, DTYPES[name], track_times=False, **layout)
         found = {name: (array.dtype, array.shape) for name, array in arrays.items()}
-        expected = {name: (np.dtype(np.uint8), dataset.shape[1:]) for name, dataset in stored.items()}
+        expected = {name: (dataset.dtype, dataset.shape[1:]) for name, dataset in stored.items()}
         if found != expected:
             raise FormatError(f"chip {chip_ids[done - 1]}: expected {expected}, found {found}", where=path)
         for name, array in arrays.items():
-            if array.ndim == 2:
-                stored[name].id.write_direct_chunk((done - 1, 0, 0), encode("gzip", np.ascontiguousarray(array)))
+            if array.ndim > 1:
+                place = (done - 1, *(0 for _ in array.shape))
+                stored[name].id.write_direct_chunk(place, encode("gzip", np.ascontiguousarray(array)))
             else:
                 stored[name][done - 1] = array
     if done < len(chip_ids):
@@ -120,7 +125,7 @@ class Predictions:
     Attributes:
         dataset, version, content_sha256, split, model: as the file states them.
         chip_ids: in the file's order, unique.
-        shape: of one chip's class map: (H,W), or () for patches.
+        shape: of one chip's answer: class map (H,W), () for patches, or reflectance (C,H,W).
         probability_shape: of one chip's probability: (H,W), (K,) or None where the file has none.
     """
 
@@ -159,19 +164,23 @@ class Predictions:
             raise FormatError(needs, hint="upgrade tidemark")
         _, self.dataset, self.version, self.content_sha256, self.split, self.model = stated.values()
 
-        names = check_links(file, {"chip_id", "prediction"}, optional_prefix="probability")
+        root = h5py.h5g.open(file.id, b"/")  # asks for the name alone: `in` would follow a link out of the file
+        self._answer = "reflectance" if root.links.exists(b"reflectance") else "prediction"
+        optional = "probability" if self._answer == "prediction" else None
+        names = check_links(file, {"chip_id", self._answer}, optional_prefix=optional)
         shapes = {name: _declared_shape(file, name) for name in names}
-        n, self.shape = shapes["chip_id"][0], shapes["prediction"][1:]
+        n, self.shape = shapes["chip_id"][0], shapes[self._answer][1:]
         self.probability_shape = shapes["probability"][1:] if "probability" in shapes else None
-        expected = {"chip_id": (n,), "prediction": (n, *self.shape)}
+        expected = {"chip_id": (n,), self._answer: (n, *self.shape)}
         expected["probability"] = (n, *(self.shape or self.probability_shape or ()))
+        ranks = {"reflectance": (4,), "prediction": (1, 3), "probability": (2, 3), "chip_id": (1,)}
         for name, shape in shapes.items():
-            if shape != expected.get(name) or len(shape) > 3 or name == "prediction" and len(shape) == 2:
-                raise FormatError(f"array {name}: shape {shape} does not fit {n} chips with class maps {self.shape}")
+            if shape != expected.get(name) or len(shape) not in ranks[name]:
+                raise FormatError(f"array {name}: shape {shape} does not fit {n} chips with answers {self.shape}")
 
         ids = _place(file, "chip_id", (n,), np.dtype(f"S{MAX_CHIP_ID_BYTES}"), file_bytes)[0]
         self._places = {
-            name: _place(file, name, shapes[name], np.dtype(np.uint8), file_bytes)[1:]
+            name: _place(file, name, shapes[name], np.dtype(DTYPES[name]), file_bytes)[1:]
             for name in names
             if name != "chip_id"
         }
@@ -206,17 +215,27 @@ class Predictions:
         faults = [f"{len(ids)} {what} ({_some(ids)})" for what, ids in (("missing", missing), ("extra", extra)) if ids]
         if faults:
             raise self._fault(f"of the {len(chip_ids)} chips of {manifest.name} {split}: {', '.join(faults)}")
-        classes, label = len(manifest.task.classes), manifest.label_array.shape
-        if self.shape != label:
-            raise self._fault(f"array prediction: expected shape {label} a chip, found {self.shape}")
+        classes, label = len(manifest.task.classes), manifest.label_array
+        needed = "reflectance" if label.role == "target" else "prediction"
+        if self._answer != needed:
+            raise self._fault(f"expected the array {needed}, found {self._answer}")
+        if self.shape != label.shape:
+            raise self._fault(f"array {needed}: expected shape {label.shape} a chip, found {self.shape}")
+        if needed == "reflectance":
+            return
         if not self.shape and self.probability_shape not in (None, (classes,)):
             raise self._fault(f"array probability: expected {classes} classes, found {self.probability_shape[0]}")
         self._classes = classes
 
     def read(self, chip_id: str) -> Prediction:
-        """Class ids uint8 (H,W) or (), and round(255 p) uint8 (H,W) or (K,) or None, of one chip."""
+        """One chip's class ids uint8 (H,W) or () and round(255 p) uint8 (H,W) or (K,) or None.
+
+        Of a harmonization: reflectance float16 (C,H,W), and None.
+        """
         if chip_id not in self._index:
             raise self._fault(f"no chip {chip_id!r}")
+        if self._answer == "reflectance":
+            return self._read("reflectance", chip_id), None
         class_map = self._read("prediction", chip_id)
         if self._classes is not None:
             wrong = class_map[(class_map >= self._classes) & (class_map != NODATA)]
@@ -229,7 +248,7 @@ class Predictions:
         offset, size, codec = self._places[name]
         i = self._index[chip_id]
         frame = self._buffer[int(offset[i]) : int(offset[i]) + int(size[i])]
-        out = np.empty(self.shape if name == "prediction" else self.probability_shape, np.uint8)
+        out = np.empty(self.probability_shape if name == "probability" else self.shape, DTYPES[name])
         if codec == "none":
             out.reshape(-1)[:] = frame
             return out
@@ -248,17 +267,18 @@ def _declared_shape(file: h5py.File, name: str) -> tuple[int, ...]:
         shape = h5py.h5d.open(file.id, name.encode()).shape
     except (KeyError, TypeError, ValueError, RuntimeError):
         raise FormatError(f"{name!r} is not a dataset") from None
-    if not shape or 0 in shape or math.prod(shape[1:]) > MAX_CHIP_BYTES:
+    if not shape or 0 in shape or 2 * math.prod(shape[1:]) > MAX_CHIP_BYTES:
         raise FormatError(f"array {name}: shape {shape} is empty or a chip is over {MAX_CHIP_BYTES} bytes")
     return shape
 
 
 def _place(file: h5py.File, name: str, shape: tuple[int, ...], dtype: np.dtype, file_bytes: int):
     """Guard one dataset; return it with the offset and size (N,) of every chip in the file and its codec."""
-    codec, chunk = ("gzip", (1, *shape[1:])) if len(shape) == 3 else ("none", None)
+    codec, chunk = ("gzip", (1, *shape[1:])) if len(shape) > 2 else ("none", None)
     dataset = open_dataset(file, name, shape, dtype, chunk, codec)
     if chunk is not None:
-        places = place_chunks(dataset, Array(name=name, dtype="uint8", shape=shape[1:], role="mask"), codec, file_bytes)
+        declared = Array(name=name, dtype="uint8", shape=shape[-2:], role="mask")  # only its name matters for chunks
+        places = place_chunks(dataset, declared, codec, file_bytes)
         return dataset, places.offset, places.size, codec
     start, chip_bytes = dataset.id.get_offset(), math.prod(shape[1:]) * dtype.itemsize
     if start is None or start + shape[0] * chip_bytes > file_bytes:

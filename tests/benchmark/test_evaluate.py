@@ -9,7 +9,7 @@ import h5py
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
-from tidemark.benchmark import evaluate, metrics
+from tidemark.benchmark import counting, evaluate, metrics
 from tidemark.benchmark.evaluate import evaluate_run, score
 from tidemark.benchmark.records import read_result
 from tidemark.benchmark.scores import check_figures
@@ -88,9 +88,9 @@ def test_counts_equal_a_plain_count_over_labelled_pixels_with_valid_input(water,
 def test_float_input_that_is_not_finite_is_not_scored():
     image = np.ones((1, 2, 2, 2), np.float32)
     image[0, 0, 0, 0], image[0, 1, 1, 1] = np.nan, np.inf
-    assert evaluate.invalid_pixels(image, [None, None]).tolist() == [[[True, False], [False, True]]]
+    assert counting.invalid_pixels(image, [None, None]).tolist() == [[[True, False], [False, True]]]
     image[0, 1, 0, 1] = -9999
-    assert evaluate.invalid_pixels(image, [None, -9999]).tolist() == [[[True, True], [False, True]]]
+    assert counting.invalid_pixels(image, [None, -9999]).tolist() == [[[True, True], [False, True]]]
 
 
 def test_perfect_predictions_score_one_and_nothing_is_missing(water, tmp_path):
@@ -112,7 +112,7 @@ def test_255_on_a_valid_pixel_is_wrong_and_is_counted(water, tmp_path):
 def test_the_batch_size_changes_nothing(water, tmp_path, monkeypatch, batch_bytes):
     path = predict(water, tmp_path / "p.h5", noisy, lambda i, t: np.full(t.shape, 200, np.uint8))
     expected = evaluate.figures_of(score(path, water, "test"))
-    monkeypatch.setattr(evaluate, "BATCH_BYTES", batch_bytes)
+    monkeypatch.setattr(counting, "BATCH_BYTES", batch_bytes)
     assert evaluate.figures_of(score(path, water, "test")) == expected
 
 
@@ -140,9 +140,9 @@ def test_calibration_of_water_probabilities(water, tmp_path):
 def test_calibration_of_patches_uses_the_answer_and_counts_an_abstention_as_a_miss():
     shares = np.array([51, 153, 51], np.uint8)
     for truth, answer, level, hit in ((1, 1, 153, 1), (0, 1, 153, 0), (0, 255, 153, 0), (2, 0, 51, 0)):
-        counts = evaluate.calibration_of("classification", np.array(truth), np.uint8(answer), shares)
+        counts, _ = counting.probability_counts("classification", np.array(truth), np.uint8(answer), shares)
         assert counts.sum() == counts[level, hit] == 1
-    assert evaluate.calibration_of("classification", np.array(255), np.uint8(0), shares).sum() == 0
+    assert counting.probability_counts("classification", np.array(255), np.uint8(0), shares)[0].sum() == 0
 
 
 def test_chip_integers_add_up_to_the_units(water, tmp_path):
@@ -275,6 +275,6 @@ def test_the_evaluator_imports_no_torch():
 
 def test_the_boundary_is_only_measured_on_binary_masks():
     chip = np.array([[0, 1], [1, 1]], np.uint8)
-    assert evaluate.count_chip(chip, chip, 2, boundary=True).boundary.tolist() == [2, 2, 2, 2]
-    assert evaluate.count_chip(chip, chip, 3, boundary=False).boundary.tolist() == [0, 0, 0, 0]
+    assert counting.count_chip(chip, chip, 2, boundary=True).boundary.tolist() == [2, 2, 2, 2]
+    assert counting.count_chip(chip, chip, 3, boundary=False).boundary.tolist() == [0, 0, 0, 0]
     assert metrics.IGNORE == 255
