@@ -32,7 +32,7 @@ class ChipDataset(NonGeoDataset):
     * ``image`` (and every further input array under its name): float32 (C, H, W) in physical units; pixels without
       data are 0, never NaN
     * ``mask``: int64 (H, W) as stored, 255 = ignore; or ``label``: int64 (); or ``target``: float32 (C, H, W)
-    * ``valid``: bool (H, W), where all selected bands of ``image`` (and a stored ``valid`` array) have data
+    * ``valid``: bool (H, W), where all selected bands of ``image`` have data; a stored ``valid`` array decides alone
     * ``crs``: str, WKT or "" where unknown
     * ``transform``: float64 (6,), affine a, b, c, d, e, f from pixel to CRS; NaN where unknown
     * ``bounds``: float64 (4,), left, bottom, right, top in the CRS; NaN where unknown
@@ -108,9 +108,9 @@ class ChipDataset(NonGeoDataset):
                 values, valid = self._physical[array.name](stored[None])
                 sample[array.name] = values[0]
                 if array is self.image:
-                    sample["valid"] = valid[0] & sample.get("valid", True)
+                    sample.setdefault("valid", valid[0])
             elif array.role == "valid":
-                sample["valid"] = (stored != 0) & sample.get("valid", True)
+                sample["valid"] = stored != 0
             else:
                 sample[array.role] = stored.to(torch.int64)
         transform = shard.transform[i].copy()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
 from importlib import import_module
@@ -27,6 +28,21 @@ def progress_bar(title: str) -> Iterator[Callable[[int, int, str], None]]:
         yield lambda done, total, what: bar.update(task, completed=done, total=total, what=what)
 
 
+def parse_parameters(given: list[str]) -> dict[str, str | int | float | bool]:
+    """``["max_days=3", "sampler=random"]`` as a dict; values that read as JSON numbers or booleans become those."""
+    parameters = {}
+    for text in given:
+        name, equals, value = text.partition("=")
+        if not equals or not name.isidentifier():
+            raise InputError(f"--param {text!r} is not NAME=VALUE")
+        try:
+            parsed = json.loads(value)
+        except ValueError:
+            parsed = value
+        parameters[name] = parsed if isinstance(parsed, bool | int | float) else value
+    return parameters
+
+
 def build_command(name: str, source: Path | None, out: Path, parameters: dict, dask: str | None, options: dict) -> None:
     """Plan and build with a progress bar, on this machine or on a Dask cluster (``tcp://…`` or ``local``)."""
     if source is None:
@@ -35,7 +51,8 @@ def build_command(name: str, source: Path | None, out: Path, parameters: dict, d
         raise InputError(f"no codec {options['codec']!r}, there is blosc, gzip, none")
     known = set(signature(import_module(builder_module(name)).plan).parameters)
     if unknown := sorted(set(parameters) - known):
-        raise InputError(f"the builder does not take --{unknown[0].replace('_', '-')}", where=name)
+        there = ", ".join(sorted(known - {"source"})) or "none"
+        raise InputError(f"the builder has no parameter {unknown[0]!r}, there is {there}", where=name)
     plan = plan_data_set(name, source, **parameters)
     with _executor(dask, options["workers"]) as executor, progress_bar(f"{name} {plan.header.version}") as progress:
         folder = build(plan, builder_module(name), out, executor=executor, progress=progress, **options)

@@ -12,12 +12,17 @@ yields their arrays in that order. A scene that cannot be used raises SceneError
 
 from __future__ import annotations
 
+import hashlib
+import re
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 from .spec import Header, Scene, SkippedScene
 
 MAX_CHIP_ID_BYTES = 48
+OWN_SHARD_BYTES = 64 << 20  # a scene with more decoded bytes has a shard of its own
+SHARD_BYTES = 256 << 20
 Affine6 = tuple[float, float, float, float, float, float]
 
 
@@ -59,3 +64,31 @@ class Plan:
     scenes: tuple[Scene, ...]
     shards: tuple[ShardJob, ...]
     skipped: tuple[SkippedScene, ...] = ()
+
+
+def slug(text: str) -> str:
+    """At most 30 characters of file names and chip ids; what does not fit is told apart by a digest."""
+    if re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9.-]{0,29}", text):
+        return text
+    clean = re.sub(r"[^A-Za-z0-9.-]+", "-", text).strip("-.")[:17]
+    return f"{clean or 'scene'}-{hashlib.sha256(text.encode()).hexdigest()[:12]}"
+
+
+def group_shards(jobs: Sequence[SceneJob], decoded_bytes: Callable[[SceneJob], int]) -> Iterator[ShardJob]:
+    """Large scenes alone, small ones in groups of one split, in the order of ``jobs``."""
+    for split in dict.fromkeys(job.split for job in jobs):
+        group: list[SceneJob] = []
+        groups, size = [group], 0
+        for job in (j for j in jobs if j.split == split):
+            own = decoded_bytes(job)
+            if own >= OWN_SHARD_BYTES:
+                groups.append([job])
+                continue
+            if group and size + own > SHARD_BYTES:
+                group, size = [], 0
+                groups.append(group)
+            group.append(job)
+            size += own
+        for members in filter(None, groups):
+            key = slug(members[0].id) if len(members) == 1 else f"{slug(members[0].id)}-and-{len(members) - 1}-more"
+            yield ShardJob(key=key, split=split, scenes=tuple(members))

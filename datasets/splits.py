@@ -36,6 +36,45 @@ def by_scene(scenes: Sequence[str], fractions: Mapping[str, float], seed: int = 
     return {ids[at]: name for at, name in zip(order, names, strict=True)}
 
 
+def by_group(keys: Mapping[str, str], fractions: Mapping[str, float], seed: int = 0) -> dict[str, str]:
+    """Deal whole groups of scenes: those of one place (an MGRS tile), one day or one connected piece of ground.
+
+    Args:
+        keys: scene id -> key of its group; scenes of one key never part.
+        fractions, seed: as for ``by_scene``, over the groups.
+
+    Returns:
+        scene id -> split.
+    """
+    dealt = by_scene(sorted(set(keys.values())), fractions, seed)
+    return {scene: dealt[key] for scene, key in sorted(keys.items())}
+
+
+def by_table(scenes: Sequence[str], table: Mapping[str, str]) -> dict[str, str]:
+    """The split that a published table names for every scene. Raises ConfigError for a scene that it lacks."""
+    if missing := sorted(set(scenes) - set(table)):
+        raise ConfigError(f"the split table does not name scene {missing[0]!r} (and {len(missing) - 1} more)")
+    return {scene: table[scene] for scene in sorted(scenes)}
+
+
+def connected_groups(n: int, pairs: np.ndarray) -> np.ndarray:
+    """int64 (n,): for every scene the lowest number of a scene that it hangs together with.
+
+    Args:
+        n: number of scenes.
+        pairs: int64 (K, 2), scenes that share ground or come too close.
+    """
+    from scipy.sparse import coo_array
+    from scipy.sparse.csgraph import connected_components
+
+    pairs = np.asarray(pairs, np.int64).reshape(-1, 2)
+    graph = coo_array((np.ones(len(pairs), bool), pairs.T), shape=(n, n))
+    _, number = connected_components(graph, directed=False)
+    first = np.full(n, n, np.int64)
+    np.minimum.at(first, number, np.arange(n))
+    return first[number]
+
+
 def _share(n: int, fractions: Mapping[str, float]) -> dict[str, int]:
     """Whole numbers >= 1 that sum to n, by largest remainder."""
     if not fractions or min(fractions.values()) <= 0 or abs(sum(fractions.values()) - 1) > 1e-6:

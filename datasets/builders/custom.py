@@ -8,9 +8,6 @@ ignored by the label. Stored pixels are the files', unchanged.
 from __future__ import annotations
 
 import datetime
-import hashlib
-import os
-import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -19,16 +16,13 @@ import numpy as np
 from ...errors import ConfigError, SceneError
 from .. import raster
 from ..build_spec import BuildSpec, load_spec, pattern_regex
-from ..files import sha256_file
 from ..labelled import IGNORE, LabelledScene, relative_error
-from ..plan import ChipRef, Plan, SceneJob, ShardJob
-from ..spec import Array, Band, BuilderInfo, Header, Scene, SkippedScene, SourceFile
+from ..plan import ChipRef, Plan, SceneJob, group_shards, slug
+from ..products import source_files, walk
+from ..spec import Array, Band, BuilderInfo, Header, Scene, SkippedScene
 from ..splits import by_scene, by_spatial_block
 
 NAME, VERSION = "custom", "1.0.0"
-OWN_SHARD_BYTES = 64 << 20  # a scene with more decoded bytes has a shard of its own
-SHARD_BYTES = 256 << 20
-SIDECARS = {".shp": (".shx", ".dbf", ".prj")}
 
 
 def plan(source: Path) -> Plan:
@@ -57,7 +51,7 @@ def plan(source: Path) -> Plan:
         parts = _parts_by_block(spec, grids, tiles)
     else:
         parts = [(i, i, fixed[i], tiles[i]) for i in grids]
-    sources = {i: _sources(spec, folder, members[i]) for i in grids}
+    sources = {i: source_files(folder, (members[i]["image"], members[i]["label"])) for i in grids}
     settings = spec.model_dump(mode="json", include={"images", "bands", "classes", "labels", "chips"})
     for part_id, scene_id, split, windows in parts:
         member, grid = members[scene_id], grids[scene_id]
@@ -81,7 +75,10 @@ def plan(source: Path) -> Plan:
             "settings": settings,
         }
         jobs.append(SceneJob(part_id, split, payload))
-    return Plan(header(spec), tuple(scenes), tuple(_shards(spec, jobs)), tuple(skipped))
+    stated = header(spec)
+    chip_bytes = sum(a.chip_bytes for a in stated.arrays)
+    shards = group_shards(jobs, lambda job: len(job.payload["windows"]) * chip_bytes)
+    return Plan(stated, tuple(scenes), tuple(shards), tuple(skipped))
 
 
 def index(job: SceneJob) -> list[ChipRef]:
@@ -94,7 +91,7 @@ def index(job: SceneJob) -> list[ChipRef]:
                 continue
             if chips["drop_blank"] and scene.is_blank(image):
                 continue
-            name = f"{_slug(job.payload['scene'])}_{window[0]}_{window[1]}"
+            name = f"{slug(job.payload['scene'])}_{window[0]}_{window[1]}"
             refs.append(ChipRef(id=name, window=window, transform=scene.grid.window_transform(window)))
         return refs
 
@@ -117,7 +114,7 @@ def _list_images(spec: BuildSpec, folder: Path) -> dict[str, dict[str, str]]:
     if not folder.is_dir():
         raise ConfigError("no such folder", where=folder, hint="`folder` is relative to the specification")
     regex, members = pattern_regex(spec.images.pattern), {}
-    for path in _files(folder):
+    for path in walk(folder):
         if (match := regex.fullmatch(path)) is None:
             continue
         found = match.groupdict()
@@ -131,13 +128,6 @@ def _list_images(spec: BuildSpec, folder: Path) -> dict[str, dict[str, str]]:
     if not members:
         raise ConfigError(f"no file matches {spec.images.pattern!r}", where=folder)
     return dict(sorted(members.items()))
-
-
-def _files(folder: Path) -> Iterator[str]:
-    for parent, folders, files in os.walk(folder):
-        folders[:] = sorted(f for f in folders if not f.startswith("."))
-        for name in sorted(files):
-            yield Path(parent, name).relative_to(folder).as_posix()
 
 
 def _date(text: str, path: str) -> str:
@@ -225,43 +215,6 @@ def _around(windows: list[raster.PixelWindow], grid: raster.Grid) -> raster.Pixe
     bottom = min(max(w[0] + w[2] for w in windows), grid.height)
     right = min(max(w[1] + w[3] for w in windows), grid.width)
     return (top, left, bottom - top, right - left)
-
-
-def _sources(spec: BuildSpec, folder: Path, member: dict[str, str]) -> tuple[SourceFile, ...]:
-    label = Path(member["label"])
-    names = [member["image"], member["label"]]
-    names += [label.with_suffix(s).as_posix() for s in SIDECARS.get(label.suffix, ())]
-    present = [n for n in names if (folder / n).is_file()]
-    return tuple(SourceFile(path=n, bytes=(folder / n).stat().st_size, sha256=sha256_file(folder / n)) for n in present)
-
-
-def _shards(spec: BuildSpec, jobs: list[SceneJob]) -> Iterator[ShardJob]:
-    """Large scenes alone, small ones in groups of one split, in order of id."""
-    chip_bytes = sum(a.chip_bytes for a in header(spec).arrays)
-    for split in dict.fromkeys(job.split for job in jobs):
-        group: list[SceneJob] = []
-        groups, size = [group], 0
-        for job in (j for j in jobs if j.split == split):
-            own = len(job.payload["windows"]) * chip_bytes
-            if own >= OWN_SHARD_BYTES:
-                groups.append([job])
-                continue
-            if group and size + own > SHARD_BYTES:
-                group, size = [], 0
-                groups.append(group)
-            group.append(job)
-            size += own
-        for members in filter(None, groups):
-            key = _slug(members[0].id) if len(members) == 1 else f"{_slug(members[0].id)}-and-{len(members) - 1}-more"
-            yield ShardJob(key=key, split=split, scenes=tuple(members))
-
-
-def _slug(text: str) -> str:
-    """At most 30 characters of file names and chip ids; what does not fit is told apart by a digest."""
-    if re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9.-]{0,29}", text):
-        return text
-    clean = re.sub(r"[^A-Za-z0-9.-]+", "-", text).strip("-.")[:17]
-    return f"{clean or 'scene'}-{hashlib.sha256(text.encode()).hexdigest()[:12]}"
 
 
 def header(spec: BuildSpec) -> Header:

@@ -11,7 +11,7 @@ from rasterio.transform import from_origin
 from tidemark.datasets import build as engine
 from tidemark.datasets import build_spec
 from tidemark.datasets.build import build, builder_module, plan_data_set
-from tidemark.datasets.builders import custom
+from tidemark.datasets.plan import slug
 from tidemark.datasets.reader import open_split
 from tidemark.datasets.spec import load_manifest
 from tidemark.datasets.worker import make_shard
@@ -386,7 +386,7 @@ def test_leaving_out_is_said(folder, tmp_path):
 
 
 def test_long_and_foreign_scene_names_give_usable_chip_ids():
-    slugs = [custom._slug(t) for t in ("a" * 200, "a" * 201, "März/1", "März 1", "ok-1.5")]
+    slugs = [slug(t) for t in ("a" * 200, "a" * 201, "März/1", "März 1", "ok-1.5")]
     assert len(set(slugs)) == 5 and all(s.isascii() and len(s) <= 30 and "/" not in s for s in slugs)
     assert slugs[-1] == "ok-1.5"
 
