@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
 import torch
 
 from .. import _compat, configs  # noqa: F401
+from ..datasets.context import context_scale
 from ..datasets.loader import ChipLoader
 from ..datasets.transforms import Preprocess, image_array
 from ..errors import FormatError, WeightsError
@@ -33,14 +34,24 @@ class Inference:
         self.model = pretrained.model.eval().to(self.device, memory_format=torch.channels_last)
         self.preprocess = preprocess.to(self.device)
         self.binary = pretrained.spec.out_channels == 1
+        self.contexts = [name for name in pretrained.spec.in_channels if context_scale(name)]
+
+    @property
+    def context_method(self) -> str:
+        """How the ground around a tile is shrunk for this model, see `Preprocess`."""
+        return self.preprocess.context
 
     @torch.inference_mode()
-    def __call__(self, stored: torch.Tensor, mask: torch.Tensor | None = None) -> tuple[torch.Tensor, torch.Tensor]:
+    def __call__(
+        self, stored: torch.Tensor, mask: torch.Tensor | None = None, **contexts: torch.Tensor
+    ) -> tuple[torch.Tensor, torch.Tensor]:
         """Probabilities of a batch.
 
         Args:
             stored: (B,C,H,W) in the input's native dtype, all its bands.
-            mask: (B,H,W), 0 where the data set says that the input is invalid.
+            mask: (B,H,W), 0 where the data set says that the input is invalid. It then alone decides, and a band may
+                lack data, 0 in the model's input; without a mask every used band must have data.
+            contexts: (B,C,H,W) with the same bands, by the name of the model's input.
 
         Returns:
             float32 (B,K,H,W), or (B,K) of a patch classifier; K = 1, the probability of class 1, for a binary model.
@@ -54,11 +65,16 @@ class Inference:
         with enough_memory("take a smaller batch size (TRAIN.BATCH_SIZE) or smaller tiles"):
             image, valid = self.preprocess(stored.to(self.device, non_blocking=True))
             if mask is not None:
-                valid &= mask.to(self.device) != 0
+                valid = mask.to(self.device) != 0
                 image = image * valid[:, None]
             some = valid.flatten(1).any(1)
-            given = image[some] if some.any() else image[:1]  # the model alone knows the shape of its output
-            logits = self.model(given.contiguous(memory_format=torch.channels_last)).float()
+            some_or_first = some if some.any() else slice(1)  # the model alone knows the shape of its output
+            wider = {name: self.preprocess(values.to(self.device))[0] for name, values in contexts.items()}
+            given = {
+                name: values[some_or_first].contiguous(memory_format=torch.channels_last)
+                for name, values in {"image": image, **wider}.items()
+            }
+            logits = self.model(**given).float()
             found = logits.sigmoid() if self.binary else logits.softmax(1)
             probabilities = found.new_zeros((len(image), *found.shape[1:]))
             if some.any():
@@ -66,6 +82,38 @@ class Inference:
         if not torch.isfinite(probabilities).all():
             raise WeightsError("the model returns values that are not finite", hint="its weights or numbers overflow")
         return probabilities, valid
+
+
+class OrbitInference:
+    """Several models for the same ground, each batch entry by the first that has enough data; called as `Inference`.
+
+    Args:
+        models: for the same input, in order of preference: that of both orbits, then those of one.
+        most_missing: a model is taken where each of its bands misses less than this share of the pixels (0.3 in
+            GMNet's published products); where none has that, the one that misses least.
+    """
+
+    def __init__(self, models: Sequence[Inference], most_missing: float = 0.3) -> None:
+        self.models, self.most_missing = list(models), most_missing
+        self.device, self.binary = models[0].device, models[0].binary
+        self.contexts, self.context_method = models[0].contexts, models[0].context_method
+
+    def __call__(
+        self, stored: torch.Tensor, mask: torch.Tensor | None = None, **contexts: torch.Tensor
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Probabilities and validity of a batch, see `Inference`."""
+        missing = torch.stack([model.preprocess.missing_share(stored.to(self.device)) for model in self.models])
+        enough = missing < self.most_missing
+        chosen = torch.where(enough.any(0), enough.int().argmax(0), missing.argmin(0)).cpu()
+        found: list = [None] * len(stored)
+        for number, model in enumerate(self.models):
+            own = torch.nonzero(chosen == number).flatten()
+            if len(own):
+                given = {name: values[own] for name, values in contexts.items()}
+                answers = model(stored[own], mask if mask is None else mask[own], **given)
+                for i, *parts in zip(own.tolist(), *answers, strict=True):
+                    found[i] = parts
+        return tuple(torch.stack(parts) for parts in zip(*found, strict=True))
 
 
 def decide(probabilities: torch.Tensor, valid: torch.Tensor) -> list[Prediction]:
@@ -137,14 +185,15 @@ def predict_split(
         )
     image = image_array(manifest)
     masks = [a.name for a in manifest.arrays if a.role == "valid" and a.shape == image.shape[1:]]
-    loader = ChipLoader(source, split, loader.batch_size, arrays=[image.name, *masks[:1]])
     infer = Inference(pretrained, pretrained.check_input(image.bands), device or cfg.TRAIN.DEVICE)
+    loader = ChipLoader(source, split, loader.batch_size, arrays=[image.name, *infer.contexts, *masks[:1]])
 
     def chips() -> Iterator[Prediction]:
         from rich.progress import track
 
         for batch in track(loader, f"predict {split}", len(loader), transient=True, disable=not sys.stderr.isatty()):
-            yield from decide(*infer(batch[image.name], batch[masks[0]] if masks else None))
+            more = {name: batch[name] for name in infer.contexts}
+            yield from decide(*infer(batch[image.name], batch[masks[0]] if masks else None, **more))
 
     dataset = {key: getattr(manifest, key) for key in ("name", "version", "content_sha256")}
     return write_predictions(
@@ -157,11 +206,13 @@ def predict_split(
     )
 
 
-def numpy_inference(infer: Inference, tile_px: tuple[int, int]):
+def numpy_inference(infer: Inference | OrbitInference, tile_px: tuple[int, int]):
     """``infer`` for `blend_strips`: arrays in and out; a patch's probability holds for all of its pixels."""
 
-    def predict(stored: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        probabilities, valid = infer(torch.from_numpy(stored))
+    def predict(stored: np.ndarray, **contexts: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        probabilities, valid = infer(
+            torch.from_numpy(stored), **{name: torch.from_numpy(values) for name, values in contexts.items()}
+        )
         if probabilities.ndim == 2:
             probabilities = probabilities[:, :, None, None].expand(-1, -1, *tile_px)
         return probabilities.cpu().numpy(), valid.cpu().numpy()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from typing import NamedTuple
@@ -20,9 +20,10 @@ from ..datasets.files import atomic_path
 from ..datasets.raster import grid_of, open_raster, read_window
 from ..datasets.spec import Band
 from ..errors import InputError, StorageError, WeightsError
-from .inference import Inference, numpy_inference
+from .inference import Inference, OrbitInference, numpy_inference
 from .predictions import NODATA
-from .tiling import Tiling, blend_strips, in_blocks, make_tiling
+from .pyramid import PaddedScene, Pyramid
+from .tiling import Tiling, blend_strips, in_blocks, inside, make_tiling
 from .weights import Pretrained, from_pretrained
 
 BLOCK_PX = 256
@@ -40,7 +41,7 @@ class SceneMap(NamedTuple):
 
 def predict_scene(
     source: str | Path | np.ndarray,
-    weights: str | Path | Pretrained,
+    weights: str | Path | Pretrained | Sequence[str | Path | Pretrained],
     out: str | Path | None = None,
     *,
     overlap: float = 0.5,
@@ -50,21 +51,24 @@ def predict_scene(
     polygons: str | Path | None = None,
     device: str = "auto",
     batch_size: int | None = None,
+    bands: Sequence[str] = (),
 ) -> Path | SceneMap:
     """Map a scene with trained weights.
 
     Args:
         source: a GeoTIFF, or an array (C,H,W) with the bands that the weights were trained on, in their order.
-        weights: folder of weights (or of a run), Hugging Face repository, or what ``from_pretrained`` returned.
+        weights: folder of weights (or of a run), Hugging Face repository, or what ``from_pretrained`` returned. If
+            several, the first takes all bands, and a tile where it lacks data goes to another (see `OrbitInference`).
         out: class map to write: uint8 on the scene's grid, nodata 255, the classes' colours. Needed for a GeoTIFF.
         overlap: share of a tile that it has in common with its neighbours.
         tile: side of a tile in pixels. For a patch classifier give the side of its patches.
-        blend: ``hann`` or ``crop``, see `make_tiling`.
+        blend: ``hann``, ``crop`` or ``published``, see `make_tiling`.
         probability: also write ``<out>_probability.tif``: percent as uint8, nodata 255, of class 1 for a binary
             model, else of the most probable class.
         polygons: GeoPackage to write: class 1 of a binary map, else every class, as polygons.
         device: see ``find_device``.
         batch_size: tiles per step; by default 4 on a CPU, 32 on a GPU.
+        bands: names of the GeoTIFF's bands, in its order, instead of its own descriptions.
 
     Returns:
         ``out``, or for an array a `SceneMap`.
@@ -75,23 +79,26 @@ def predict_scene(
         SceneError: the GeoTIFF cannot be read.
         StorageError: the result cannot be written; what was there before stays.
     """
-    pretrained = weights if isinstance(weights, Pretrained) else from_pretrained(weights)
+    given = [weights] if isinstance(weights, str | Path | Pretrained) else list(weights)
+    pretrained, *others = (w if isinstance(w, Pretrained) else from_pretrained(w) for w in given)
     if isinstance(source, np.ndarray):
         if out is not None or polygons is not None:
             raise InputError("an array has no grid to write files on", hint="leave out and polygons away")
-        return _map_array(source, pretrained, overlap, tile, blend, device, batch_size)
+        return _map_array(source, pretrained, others, overlap, tile, blend, device, batch_size)
     if out is None:
         raise InputError("no file to write to", where=source, hint="give out")
     out = Path(out)
     with open_raster(source) as scene, ExitStack() as stack:
-        bands, indexes = scene_bands(scene, pretrained)
-        infer = Inference(pretrained, pretrained.check_input(bands), device)
+        found, indexes = scene_bands(scene, pretrained, bands)
+        infer = _inference(pretrained, others, found, device)
         tiling = make_tiling(scene.height, scene.width, tile, overlap, blend)
 
         def read_rows(first: int, stop: int) -> np.ndarray:
             return read_window(scene, (first, 0, stop - first, scene.width), indexes)
 
-        strips = _strips(tiling, read_rows, infer, batch_size, str(source))
+        strips = _strips(
+            tiling, PaddedScene(read_rows, scene.height, scene.width, found), infer, batch_size, str(source)
+        )
         paths = {"class": out} | ({"probability": probability_path(out)} if probability else {})
         # The context managers nest: files take their places only after all of them are complete.
         temporary = {key: stack.enter_context(atomic_path(path)) for key, path in paths.items()}
@@ -114,19 +121,23 @@ def probability_path(out: str | Path) -> Path:
     return out.with_name(f"{out.stem}_probability{out.suffix or '.tif'}")
 
 
-def scene_bands(scene: DatasetReader, pretrained: Pretrained) -> tuple[list[Band], list[int]]:
+def scene_bands(
+    scene: DatasetReader, pretrained: Pretrained, names: Sequence[str] = ()
+) -> tuple[list[Band], list[int]]:
     """Which bands of a GeoTIFF the weights need, as manifest bands, and their numbers counted from 1.
 
-    Bands with descriptions are found by name. Without descriptions the file must have exactly the bands of the
-    training data, in that order. The file's nodata, scale and offset count; where it states no scale, integers are
-    taken as stored in the training data and floats as physical values. A unit that the file states must be the right
-    one; a file without units cannot be checked.
+    Bands with descriptions (or ``names`` in their place, one per band) are found by name. Without descriptions the
+    file must have exactly the bands of the training data, in that order. The file's nodata, scale and offset count;
+    where it states no scale, integers are taken as stored in the training data and floats as physical values. A unit
+    that the file states must be the right one; a file without units cannot be checked.
 
     Raises:
         WeightsError: missing bands or other units, with what was expected and found.
     """
     trained = {band.name: band for band in pretrained.preprocess.bands}
-    described = [text.strip() if text else "" for text in scene.descriptions]
+    if names and len(names) != scene.count:
+        raise InputError(f"{len(names)} names of bands for {scene.count} bands", where=scene.name)
+    described = [text.strip() if text else "" for text in names or scene.descriptions]
     expected = ", ".join(trained)
     if any(described):
         found = {text.casefold(): number for number, text in enumerate(described, 1) if text}
@@ -170,17 +181,28 @@ def _stored_band(scene: DatasetReader, number: int, trained: Band) -> Band:
     return trained.model_copy(update=changes)
 
 
-def _map_array(image, pretrained, overlap, tile, blend, device, batch_size) -> SceneMap:
+def _inference(pretrained: Pretrained, others: Sequence[Pretrained], bands: Sequence[Band], device: str):
+    for other in others:
+        if (other.spec.out_channels, other.classes) != (pretrained.spec.out_channels, pretrained.classes):
+            raise WeightsError(f"weights of {other.name} with other classes than those of {pretrained.name}")
+        if set(other.spec.in_channels) != set(pretrained.spec.in_channels):
+            raise WeightsError(f"weights of {other.name} with other inputs than those of {pretrained.name}")
+    models = [Inference(p, p.check_input(bands), device) for p in (pretrained, *others)]
+    return OrbitInference(models) if others else models[0]
+
+
+def _map_array(image, pretrained, others, overlap, tile, blend, device, batch_size) -> SceneMap:
     bands = pretrained.preprocess.bands
     if image.ndim != 3 or image.shape[0] != len(bands) or not image.size or image.dtype.kind not in "iuf":
         raise WeightsError(
             f"expected numbers (C,H,W) with the bands {', '.join(b.name for b in bands)}, found "
             f"{image.dtype} {image.shape}"
         )
-    infer = Inference(pretrained, pretrained.preprocess, device)
+    infer = _inference(pretrained, others, bands, device)
     tiling = make_tiling(*image.shape[1:], tile, overlap, blend)
     native = image.astype(image.dtype.newbyteorder("="), copy=False)
-    strips = _strips(tiling, lambda first, stop: native[:, first:stop], infer, batch_size, "scene")
+    scene = PaddedScene(lambda first, stop: native[:, first:stop], *image.shape[1:], bands)
+    strips = _strips(tiling, scene, infer, batch_size, "scene")
     class_map = np.empty(image.shape[1:], np.uint8)
     probability = np.empty(image.shape[1:], np.float32)
     for first, classes, chances in strips:
@@ -188,7 +210,7 @@ def _map_array(image, pretrained, overlap, tile, blend, device, batch_size) -> S
     return SceneMap(class_map, probability)
 
 
-def _strips(tiling: Tiling, read_rows, infer: Inference, batch_size, name: str) -> Iterator[tuple]:
+def _strips(tiling: Tiling, scene: PaddedScene, infer, batch_size, name: str) -> Iterator[tuple]:
     """(first row, class map uint8 (rows, width), probability float32 (rows, width)) from top to bottom."""
     from rich.progress import Progress
 
@@ -196,9 +218,22 @@ def _strips(tiling: Tiling, read_rows, infer: Inference, batch_size, name: str) 
     batch_size = BATCH[infer.device.type] if batch_size is None else batch_size
     if batch_size < 1:
         raise InputError(f"needs a batch size above 0, found {batch_size}")
+    margin, read_rows, context = tiling.margin, scene.read_rows, None
+    if margin:
+
+        def read_rows(first: int, stop: int) -> np.ndarray:
+            return scene.read(first - margin, stop - margin, -margin, tiling.grid_width - margin)
+
+    if infer.contexts:
+        pyramid = Pyramid(scene, (tiling.height, tiling.width), infer.contexts, infer.context_method)
+
+        def context(top: int, lefts: Sequence[int]) -> dict[str, np.ndarray]:
+            return pyramid(top - margin, [left - margin for left in lefts])
+
     with Progress(transient=True, disable=not sys.stderr.isatty()) as progress:
         task = progress.add_task(Path(name).name, total=len(tiling.tops))
-        for first, probabilities, valid in blend_strips(tiling, read_rows, predict, batch_size):
+        blended = blend_strips(tiling, read_rows, predict, batch_size, context)
+        for first, probabilities, valid in inside(blended, margin, scene.height, scene.width):
             if len(probabilities) == 1:
                 classes, chances = (probabilities[0] >= 0.5).astype(np.uint8), probabilities[0]
             else:
