@@ -220,11 +220,15 @@ def reproduce(
     records: Annotated[Path | None, typer.Option(help="Where results are kept.")] = None,
     check: Annotated[bool, typer.Option("--check", help="Compare with the committed figures.")] = False,
     readme: Annotated[Path | None, typer.Option(help="Write the table between its markers.")] = None,
+    workers: Annotated[int, typer.Option(help="Runs side by side; they share the cores.")] = 1,
+    gpus: Annotated[str, typer.Option(help="Devices such as 0,1: one run at a time on each.")] = "",
+    dask: Annotated[str | None, typer.Option(help="Scheduler tcp://…, or 'local'.")] = None,
+    shard: Annotated[str | None, typer.Option(help="i/n: only this part of a job array.")] = None,
 ) -> None:
     """Make a benchmark table; finished runs are kept, so a stopped one goes on."""
     from .benchmark.command import reproduce_command
 
-    reproduce_command(table, profile, data_root, out, records, check, readme)
+    reproduce_command(table, profile, data_root, out, records, check, readme, workers, gpus, dask, shard)
 
 
 @bench_app.command("loader")

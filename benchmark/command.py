@@ -35,14 +35,29 @@ def reproduce_command(
     records: Path | None = None,
     check: bool = False,
     readme: Path | None = None,
+    workers: int = 1,
+    gpus: str = "",
+    dask: str | None = None,
+    shard: str | None = None,
 ) -> None:
     """Make a table, printing a line per run and the table at the end; see ``reproduce``."""
+    import signal
+    import sys
+
     import rich
 
     from .render import console
-    from .reproduce import reproduce
+    from .reproduce import Where, reproduce
 
-    made = reproduce(table, profile, data_root, out, records=records, check=check, readme=readme)
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that the runs' processes end with this one
+    where = Where(workers, tuple(gpu.strip() for gpu in gpus.split(",") if gpu.strip()), dask, shard)
+    made = reproduce(table, profile, data_root, out, records=records, check=check, readme=readme, where=where)
     for one in made.tables:
         rich.print(console(one))
-    print(f"tables: {out / 'tables'}" + (f", records: {records}" if records and not check else ""))
+    kept = f", records: {records}" if records and not check else ""
+    if shard is not None:
+        print(f"part {shard} of {table} is done{kept}; without --shard the table is put together")
+        return
+    print(f"tables: {out / 'tables'}{kept}")
+    if check:
+        print(f"every figure of {table} is the committed one, within its interval or tolerance")

@@ -1,8 +1,10 @@
-"""A table as Markdown, as LaTeX and on the console. Labels come from strangers: each renderer escapes them."""
+"""A table as Markdown, LaTeX, HTML and on the console. Labels come from strangers: each renderer escapes them."""
 
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
+from html import escape
 from typing import TYPE_CHECKING
 
 from ..errors import InputError
@@ -17,6 +19,8 @@ _LATEX = {
     "^": r"\textasciicircum{}",
     "±": r"$\pm$",
     "–": "--",
+    "†": r"\dag{}",
+    "°": r"$^\circ$",
     **{c: f"\\{c}" for c in "&%$#_{}"},
 }
 
@@ -63,6 +67,31 @@ def latex(table: Table) -> str:
         )
         + "\n"
     )
+
+
+def html(tables: Sequence[Table], title: str) -> str:
+    """One self-contained page with all tables (great-tables); published rows are set off."""
+    import pandas as pd
+    from great_tables import GT, loc, style
+
+    parts = []
+    for number, table in enumerate(tables):
+        keys = [str(i) for i in range(len(table.headings))]  # headings may repeat
+        made = (
+            GT(pd.DataFrame(table.cells, columns=keys), id=f"table{number}")
+            .tab_header(title=table.title)
+            .cols_label(dict(zip(keys, table.headings, strict=True)))
+            .cols_align("left", columns=keys[:2])
+            .cols_align("right", columns=keys[2:])
+            .tab_options(table_font_names="system-ui, sans-serif", table_font_size="14px")
+        )
+        ours = len(table.cells) - table.published
+        made = made.tab_style(style.text(style="italic"), loc.body(rows=list(range(ours, len(table.cells)))))
+        for note in table.notes:
+            made = made.tab_source_note(note)
+        parts.append(made.as_raw_html())
+    head = f'<meta charset="utf-8"><title>{escape(title)}</title>'
+    return f'<!DOCTYPE html>\n<html lang="en"><head>{head}</head><body>\n' + "\n".join(parts) + "\n</body></html>\n"
 
 
 def console(table: Table) -> RichTable:

@@ -6,22 +6,21 @@ result lies there is not repeated, so an interrupted sweep goes on where it was.
 
 from __future__ import annotations
 
-import shlex
-import subprocess
-import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from ..datasets.files import sha256_file, write_atomic
-from ..errors import FormatError, PartialResultError, TidemarkError
-from ..models.predictions import PREDICTIONS_NAME
-from ..models.runs import RUN_NAME, read_run
-from .records import RESULT_NAME, Result, read_result, write_result
-from .render import latex, markdown, replace_between_markers
-from .scores import check_figures
-from .sweep import PACKAGE, Job, TableSpec, load_table, plan
+from ..configs import parse_yaml
+from ..datasets.files import write_atomic
+from ..errors import FormatError, InputError, PartialResultError, TidemarkError
+from ..models.runs import config_hash, usable_cores
+from .executors import dask_executor, make_slots, part_of, run_all
+from .published import Published, load_published
+from .records import Result, write_result
+from .render import html, latex, markdown, replace_between_markers
+from .runner import Cost, Request, read_cost, verified_result
+from .sweep import PACKAGE, Job, TableSpec, Target, load_table, plan
 from .tables import Row, Table, collect, number, row_key, rows
 from .tables import table as table_of
 
@@ -30,10 +29,28 @@ RECORDS = Path("leaderboard/submissions")
 
 @dataclass(frozen=True)
 class Reproduced:
-    """What came out: the tables with their marks, and one record per run and split."""
+    """What came out: the tables with their marks, one record per run and split, and what the runs cost in all."""
 
     tables: tuple[Table, ...]
     results: tuple[Result, ...]
+    cost: Cost = Cost()
+
+
+@dataclass(frozen=True)
+class Where:
+    """Where the runs go: ``workers`` side by side, one to each of ``gpus``, or to a ``dask`` scheduler.
+
+    ``shard`` i/n takes every n-th run from the i-th and makes no table.
+    """
+
+    workers: int = 1
+    gpus: tuple[str, ...] = ()
+    dask: str | None = None
+    shard: str | None = None
+
+    def __post_init__(self) -> None:
+        if self.gpus and (self.dask or self.workers > 1):
+            raise InputError("--gpus takes one run to a GPU of this machine", hint="without --workers and --dask")
 
 
 def reproduce(
@@ -45,76 +62,91 @@ def reproduce(
     records: str | Path | None = None,
     check: bool = False,
     readme: str | Path | None = None,
+    where: Where = Where(),
     say: Callable[[str], None] = print,
 ) -> Reproduced:
-    """Run what is missing of a table, write it as Markdown and LaTeX, and publish or compare its records.
+    """Run what is missing of a table, write it as Markdown, LaTeX and HTML, and publish or compare its records.
 
     Args:
         table: name or path of the table.
         profile: ``cpu`` or ``full``.
         data_root: folder of all data sets.
-        out: folder of all runs; the tables go to ``<out>/tables``.
+        out: folder of all runs; the tables go to ``<out>/tables``, logs and costs to ``<out>/logs``.
         records: folder that takes a copy of each record as soon as it is there, usually ``leaderboard/submissions``
             of a checkout; None: nothing is published.
         check: publish nothing, compare with the records under ``records`` (None: those that come with the package).
         readme: a Markdown file whose markers ``<!-- table:NAME -->`` take the table.
+        where: which machines and how many runs at a time.
         say: takes one line per run.
 
     Raises:
         PartialResultError: some runs failed; the others are done, scored and kept.
         TidemarkError: ``check`` found figures that differ.
+        InputError: options that contradict each other.
     """
-    spec, name = load_table(table), Path(table).stem
+    start, name = time.monotonic(), Path(table).stem
+    spec = load_table(table)
+    published = _published(spec)
     jobs = plan(spec, profile, data_root, out)
+    if where.shard is not None:
+        if check or readme is not None:
+            raise InputError("a part of a sweep makes no table to check or write", hint="call again without --shard")
+        jobs = part_of(where.shard, jobs)
     if readme is not None:
         replace_between_markers(Path(readme).read_text(encoding="utf-8"), name, "")  # fails now, not after the runs
-    results, failed = [], []
-    for count, job in enumerate(jobs, 1):
-        start = time.monotonic()
-        try:
-            ran = _run(job, Path(out) / "logs" / f"{job.run_id}.log", spec.speed)
-            made = [verified_result(job, split) for split in job.splits]
-        except TidemarkError as error:
-            failed.append(f"{job}: {error}")
-            say(f"[{count}/{len(jobs)}] {job}: failed: {error}")
-            continue
-        results += made
+
+    made: dict[str, list[Result]] = {}
+    failed: dict[str, str] = {}
+    spent = Cost()
+
+    def finish(job: Job, results: list[Result], what: str) -> None:
+        made[job.run_id] = results
         if records is not None and not check:
-            for result in made:
+            for result in results:
                 write_result(record_path(records, job, result), result)
-        figure = ", ".join(f"{r.dataset.split} {number(r.headline.value)}" for r in made)
-        say(f"[{count}/{len(jobs)}] {job}: {figure} ({f'{time.monotonic() - start:.0f} s' if ran else 'was there'})")
+        scored = zip(job.targets, results, strict=True)
+        figures = ", ".join(f"{_name(target)} {number(result.headline.value)}" for target, result in scored)
+        say(f"[{len(made) + len(failed)}/{len(jobs)}] {job}: {figures} ({what})")
+
+    missing = []
+    for job in jobs:
+        try:
+            results = [verified_result(job, target) for target in job.targets]
+        except FormatError:
+            missing.append(Request(job, Path(out) / "logs" / f"{job.run_id}.log", spec.speed))
+        else:
+            finish(job, results, f"was there; made in {read_cost(Path(out) / 'logs' / f'{job.run_id}.log')}")
+    for request, outcome in _run(missing, where):
+        job, error = request.job, outcome.error
+        spent += outcome.cost
+        if error is None:
+            try:
+                finish(job, [verified_result(job, target) for target in job.targets], str(outcome.cost))
+            except FormatError as unsound:
+                error = str(unsound)
+        if error is not None:
+            failed[job.run_id] = f"{job}: {error}"
+            say(f"[{len(made) + len(failed)}/{len(jobs)}] {job}: failed after {outcome.cost}: {error}")
+
+    total = sum((read_cost(Path(out) / "logs" / f"{job.run_id}.log") for job in jobs), Cost())
+    say(
+        f"{len(jobs)} runs one after the other: {total}. This call: {len(missing)} runs, "
+        f"{time.monotonic() - start:.1f} s, {spent.cpu_s:.1f} CPU s on {usable_cores()} cores."
+    )
+    results = [result for job in jobs for result in made.get(job.run_id, ())]
     found = rows(results)
-    written = _tables(spec, found)
-    _write(written, name, profile, Path(out) / "tables", readme if not failed else None)
+    written = [] if where.shard else _tables(spec, found, published)
+    if written:
+        _write(written, name, profile, Path(out) / "tables", readme if not failed else None)
     if failed:
         raise PartialResultError(
-            f"{len(failed)} of {len(jobs)} runs failed: {'; '.join(failed)}",
+            f"{len(failed)} of {len(jobs)} runs failed: {'; '.join(failed.values())}",
             where=name,
             hint="give the same command again, finished runs are kept",
         )
     if check and (faults := differences(found, _committed(records or PACKAGE / RECORDS, found), spec.tolerance)):
         raise TidemarkError(f"{len(faults)} figures differ from the committed ones: {'; '.join(faults)}", where=name)
-    return Reproduced(tuple(written), tuple(results))
-
-
-def verified_result(job: Job, split: str) -> Result:
-    """The record of a run on a split if it fits the data, the run, its predictions and its own integers.
-
-    Raises:
-        FormatError: what does not fit.
-    """
-    path = job.folder / split / RESULT_NAME
-    result, info = read_result(path), read_run(job.folder)
-    if (result.dataset.content_sha256, result.dataset.split) != (job.manifest.content_sha256, split):
-        raise FormatError("scored on other data", where=path)
-    if (result.seed, result.model.weights_sha256) != (job.seed, info.weights_sha256):
-        raise FormatError("scored for another run", where=path)
-    predictions = path.with_name(PREDICTIONS_NAME)
-    if not predictions.is_file() or sha256_file(predictions) != result.predictions_sha256:
-        raise FormatError("the predictions are not those that were scored", where=predictions)
-    check_figures(result, where=path)
-    return result
+    return Reproduced(tuple(written), tuple(results), total)
 
 
 def record_path(records: str | Path, job: Job, result: Result) -> Path:
@@ -125,14 +157,19 @@ def record_path(records: str | Path, job: Job, result: Result) -> Path:
 
 
 def differences(found: Sequence[Row], committed: Sequence[Row], tolerance: float) -> list[str]:
-    """Headlines outside the committed interval, or, where that has none, further off than the tolerance."""
-    known, faults = {row.key: row for row in committed}, []
+    """Headlines outside the committed interval, or, where that has none, further off than the tolerance.
+
+    Simulated data may differ in their last bits between processors, so there a row of the same data set, version,
+    model and arguments counts as the committed one whatever the content's digest.
+    """
+    known, alike, faults = {row.key: row for row in committed}, {_loosely(row): row for row in committed}, []
     for row in found:
-        name = f"{row.model.label} on {row.dataset.name} {row.dataset.version} {row.dataset.split}"
-        if row.key not in known:
+        name = f"{row.label} on {row.dataset.name} {row.dataset.version} {row.dataset.split}"
+        mine = known.get(row.key) or (alike.get(_loosely(row)) if row.dataset.simulated else None)
+        if mine is None:
             faults.append(f"{name}: no committed figure")
             continue
-        new, old = row.headline.mean, known[row.key].headline
+        new, old = row.headline.mean, mine.headline
         if new is None or old.mean is None:
             inside, allowed = new is old.mean, number(old.mean)
         elif old.interval is not None:
@@ -145,64 +182,56 @@ def differences(found: Sequence[Row], committed: Sequence[Row], tolerance: float
     return faults
 
 
-def _run(job: Job, log: Path, speed: bool) -> bool:
-    """Train, predict and score what is missing, each in its own process; False where nothing was."""
-    if all(_verified(job, split) for split in job.splits):
-        return False
-    log.parent.mkdir(parents=True, exist_ok=True)
-    if not _trained(job):
-        afresh = ["TRAIN.RESUME", "false"] if (job.folder / RUN_NAME).exists() else []  # else it counts as done
-        _child(["train", job.recipe, *job.overrides, *afresh], log)
-    for split in job.splits:
-        if not _verified(job, split):
-            timed = ["--speed"] if speed and split == job.splits[0] else []
-            _child(["evaluate", str(job.folder), "--split", split, *timed], log)
-    return True
+def _run(requests: list[Request], where: Where) -> Iterator:
+    if not requests:
+        return iter(())
+    if where.dask is None:
+        return run_all(requests, make_slots(where.workers, where.gpus))
+    threads = max(1, usable_cores() // where.workers) if where.dask == "local" else 0
+    return _on_dask([replace(request, threads=threads) for request in requests], where)
 
 
-def _verified(job: Job, split: str) -> bool:
-    try:
-        verified_result(job, split)
-    except FormatError:
-        return False
-    return True
+def _on_dask(requests: list[Request], where: Where) -> Iterator:
+    with dask_executor(where.dask, where.workers) as executor:
+        yield from run_all(requests, executor=executor)
 
 
-def _trained(job: Job) -> bool:
-    """A finished run, with weights or with the predictions that cannot be made without."""
-    try:
-        weights = read_run(job.folder).weights_sha256
-    except FormatError:
-        return False
-    return weights is not None or all((job.folder / split / PREDICTIONS_NAME).is_file() for split in job.splits)
+def _name(target: Target) -> str:
+    """A split's name in a line about a run, with the data set where that is not the run's own."""
+    return target.split if target.folder is None else f"{target.dataset} {target.version} {target.split}"
 
 
-def _child(arguments: list[str], log: Path) -> None:
-    """One ``tidemark`` command, its output appended to ``log``; a TidemarkError carries its last line."""
-    # -P: the present folder may hold a datasets/ or models/ that would shadow other packages.
-    command = [sys.executable, "-P", "-m", __package__.partition(".")[0], *arguments]
-    with log.open("a", encoding="utf-8") as file:
-        file.write(f"$ {shlex.join(['tidemark', *arguments])}\n")
-        file.flush()
-        code = subprocess.run(command, stdin=subprocess.DEVNULL, stdout=file, stderr=subprocess.STDOUT).returncode
-    if code:
-        lines = log.read_text(encoding="utf-8", errors="replace").split("\n")
-        last = next((line.strip() for line in reversed(lines) if line.strip()), "")
-        raise TidemarkError(f"`tidemark {arguments[0]}` ended with {code}: {last[-300:]}", where=log)
+def _loosely(row: Row | Result) -> tuple:
+    """What two rows share that differ in the bits of their data at most."""
+    result = row.results[0] if isinstance(row, Row) else row
+    data, recipe = result.dataset, result.model.label
+    if result.config:
+        recipe = config_hash(parse_yaml(result.config, where=result.id[:16]), "")
+    return data.name, data.version, data.split, result.model.name, recipe
 
 
-def _tables(spec: TableSpec, found: Sequence[Row]) -> list[Table]:
+def _published(spec: TableSpec) -> dict[tuple[str, str, str], Published]:
+    """By data set, version and split; read before any run, so that a fault in a file costs nothing."""
+    return {
+        (part.dataset, part.version, split): load_published(name)
+        for part in spec.parts
+        for split, name in part.published.items()
+    }
+
+
+def _tables(spec: TableSpec, found: Sequence[Row], published: dict[tuple[str, str, str], Published]) -> list[Table]:
+    """A table for each data set, version and split: the parts' own in their order, then those scored elsewhere."""
+    groups: dict[tuple[str, str, str], list[Row]] = {
+        (part.dataset, part.version, split): [] for part in spec.parts for split in part.splits
+    }
+    for row in found:
+        groups.setdefault((row.dataset.name, row.dataset.version, row.dataset.split), []).append(row)
+    marks = {(part.dataset, part.version): part.mark for part in spec.parts}
     written = []
-    for part in spec.parts:
-        for split in part.splits:
-            group = [
-                row
-                for row in found
-                if (row.dataset.name, row.dataset.version, row.dataset.split) == (part.dataset, part.version, split)
-            ]
-            if group:
-                made = table_of(group)
-                written.append(replace(made, title=f"{made.title}: {part.mark}") if part.mark else made)
+    for key, group in groups.items():
+        if group:
+            made, mark = table_of(group, published.get(key)), marks.get(key[:2])
+            written.append(replace(made, title=f"{made.title}: {mark}") if mark else made)
     return written
 
 
@@ -210,11 +239,14 @@ def _write(written: Sequence[Table], name: str, profile: str, folder: Path, read
     text = "\n".join(map(markdown, written)) + f"\nMade by `tidemark reproduce {name} --profile {profile}`.\n"
     write_atomic(folder / f"{name}.md", text)
     write_atomic(folder / f"{name}.tex", "\n".join(map(latex, written)))
+    write_atomic(folder / f"{name}.html", html(written, title=name))
     if readme is not None:
         write_atomic(readme, replace_between_markers(Path(readme).read_text(encoding="utf-8"), name, text))
 
 
 def _committed(records: str | Path, found: Sequence[Row]) -> list[Row]:
+    """The house's own records of these rows; submissions of others, which lie beside them, are not read."""
     places = {Path(records) / r.dataset.name / f"v{r.dataset.version.partition('.')[0]}" for r in found}
-    known = {row.key for row in found}
-    return rows([r for r in collect(p for p in sorted(places) if p.is_dir()) if row_key(r) in known])
+    files = sorted(path for place in places for path in place.glob("*/*-seed*/*.json"))
+    known, alike = {row.key for row in found}, {_loosely(row) for row in found}
+    return rows([r for r in collect(files) if row_key(r) in known or r.dataset.simulated and _loosely(r) in alike])

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import Field, ValidationError, model_validator
 
@@ -19,12 +19,22 @@ from ..datasets.spec import (
     describe_validation,
     load_manifest,
 )
-from ..errors import ConfigError, FormatError
+from ..errors import ConfigError, FormatError, InputError
+from ..models.registry import find_model
 from ..models.runs import config_hash, run_folder
 
 PACKAGE = Path(__file__).resolve().parents[1]
 Words = Annotated[str, Field(max_length=500)]
 Seeds = Annotated[tuple[Annotated[int, Field(ge=0, le=2**31 - 1)], ...], Field(min_length=1, max_length=100)]
+
+
+class Elsewhere(Strict):
+    """Another data set with the same bands and classes, on which a row's weights are scored too."""
+
+    dataset: Name
+    version: Version
+    splits: Annotated[tuple[SplitName, ...], Field(min_length=1)] = ("test",)
+    build: Words
 
 
 class TableRow(Strict):
@@ -34,10 +44,14 @@ class TableRow(Strict):
     seeds: Seeds | None = None
     overrides: Annotated[tuple[Words, ...], Field(max_length=100)] = ()
     profiles: tuple[str, ...] = ()  # only in these; empty: in all
+    evaluate_on: Annotated[tuple[Elsewhere, ...], Field(max_length=20)] = ()
 
 
 class TablePart(Strict):
-    """The rows on one data set; ``mark`` stands in its title (what makes it no fair test, say)."""
+    """The rows on one data set; ``mark`` stands in its title (what makes it no fair test, say).
+
+    ``published`` names, by split, the file of ``configs/tables/published`` with the figures that others reported.
+    """
 
     dataset: Name
     version: Version
@@ -45,6 +59,7 @@ class TablePart(Strict):
     build: Words  # the command that makes the data set
     mark: Words = ""
     overrides: Annotated[tuple[Words, ...], Field(max_length=100)] = ()
+    published: dict[SplitName, Annotated[str, Field(max_length=200)]] = {}
     rows: Annotated[tuple[TableRow, ...], Field(min_length=1)]
 
 
@@ -73,19 +88,31 @@ class TableSpec(Strict):
 
 
 @dataclass(frozen=True)
+class Target:
+    """One split of one data set that a run is scored on; ``place`` is where its predictions and record lie."""
+
+    dataset: str
+    version: str
+    content_sha256: str
+    split: str
+    place: Path
+    folder: Path | None = None  # of a data set that the run was not made on
+
+
+@dataclass(frozen=True)
 class Job:
-    """One run: a recipe with its overrides, and where its folder will be."""
+    """One run: a recipe with its overrides, where its folder will be, and what it is scored on."""
 
     recipe: str
     overrides: tuple[str, ...]
     seed: int
-    splits: tuple[str, ...]
+    device: str  # TRAIN.DEVICE
     folder: Path
     run_id: str  # content hash of data and configuration, and the seed
-    manifest: Manifest
+    targets: tuple[Target, ...]
 
     def __str__(self) -> str:
-        return f"{self.recipe} seed {self.seed} on {self.manifest.name} {self.manifest.version}"
+        return f"{self.recipe} seed {self.seed} on {self.targets[0].dataset} {self.targets[0].version}"
 
 
 def table_names() -> list[str]:
@@ -107,44 +134,79 @@ def load_table(table: str | Path) -> TableSpec:
 
 
 def plan(spec: TableSpec, profile: str, data_root: str | Path, out: str | Path) -> list[Job]:
-    """All runs of a table in its order. Raises FormatError with the build command where a data set is missing."""
+    """All runs of a table in its order.
+
+    Raises:
+        FormatError: a data set is missing (with its build command), or lacks a split.
+        InputError: a row is to be scored on data with other bands or classes, or has no weights to score elsewhere.
+    """
     if profile not in spec.profiles:
         raise ConfigError(f"no profile {profile!r}, there is {', '.join(spec.profiles)}", where=spec.title)
     chosen, jobs = spec.profiles[profile], []
     for part in spec.parts:
-        folder = Path(data_root) / part.dataset / part.version
-        if not (folder / MANIFEST_NAME).is_file():
-            raise FormatError("the data set is not there", where=folder, hint=f"make it: {part.build}")
-        manifest = load_manifest(folder)
+        manifest = _manifest(Path(data_root), part)
         for row in part.rows:
             if row.profiles and profile not in row.profiles:
                 continue
+            fixed = ("DATA.NAME", part.dataset, "DATA.VERSION", part.version, "DATA.ROOT", str(data_root))
+            shared = (*chosen.overrides, *part.overrides, *row.overrides, *fixed, "OUTPUT", str(out))
+            cfg = load_config(row.recipe, shared)
+            others = [(other, _other(Path(data_root), other, manifest, cfg)) for other in row.evaluate_on]
             for seed in row.seeds or chosen.seeds:
-                overrides = (
-                    *chosen.overrides,
-                    *part.overrides,
-                    *row.overrides,
-                    "DATA.NAME",
-                    part.dataset,
-                    "DATA.VERSION",
-                    part.version,
-                    "DATA.ROOT",
-                    str(data_root),
-                    "OUTPUT",
-                    str(out),
-                    "SEED",
-                    str(seed),
-                )
+                overrides = (*shared, "SEED", str(seed))
                 cfg = load_config(row.recipe, overrides)
-                jobs.append(
-                    Job(
-                        row.recipe,
-                        overrides,
-                        seed,
-                        part.splits,
-                        run_folder(cfg, manifest),
-                        f"{config_hash(cfg, manifest.content_sha256)}-seed{seed}",
-                        manifest,
-                    )
-                )
+                folder = run_folder(cfg, manifest)
+                targets = [
+                    Target(part.dataset, part.version, manifest.content_sha256, split, folder / split)
+                    for split in part.splits
+                ]
+                for other, found in others:
+                    home = Path(data_root) / other.dataset / other.version
+                    place = folder / f"on-{other.dataset}-{other.version}"
+                    targets += [
+                        Target(other.dataset, other.version, found.content_sha256, split, place / split, home)
+                        for split in other.splits
+                    ]
+                run_id = f"{config_hash(cfg, manifest.content_sha256)}-seed{seed}"
+                jobs.append(Job(row.recipe, overrides, seed, cfg.TRAIN.DEVICE, folder, run_id, tuple(targets)))
     return jobs
+
+
+def _manifest(data_root: Path, wanted: TablePart | Elsewhere) -> Manifest:
+    folder = data_root / wanted.dataset / wanted.version
+    if not (folder / MANIFEST_NAME).is_file():
+        raise FormatError("the data set is not there", where=folder, hint=f"make it: {wanted.build}")
+    manifest = load_manifest(folder)
+    for split in wanted.splits:
+        manifest.split_shards(split)  # names the splits there are
+    return manifest
+
+
+def _other(data_root: Path, other: Elsewhere, own: Manifest, cfg: Any) -> Manifest:
+    """The manifest of another data set, once its bands and classes are those that the row's weights will need."""
+    found, where = _manifest(data_root, other), f"evaluate_on {other.dataset} {other.version}"
+    if not find_model(cfg.MODEL.NAME).trained:
+        raise InputError(f"{cfg.MODEL.NAME} has no weights to score elsewhere", where=where)
+    if found.content_sha256 == own.content_sha256:
+        raise InputError("that is the data set of the row itself", where=where)
+    bands, theirs = _bands(own), _bands(found)
+    needed = {name: bands[name] for name in (cfg.DATA.BANDS or bands) if name in bands}
+    if any(theirs.get(name) != unit for name, unit in needed.items()):
+        raise InputError(f"expected bands {_words(needed)}, found {_words(theirs)}", where=where)
+    expected, classes = ([c.name for c in m.task.classes] for m in (own, found))
+    if expected != classes or own.task.kind != found.task.kind:
+        raise InputError(
+            f"expected {own.task.kind} of {', '.join(expected)}, found {found.task.kind} of {', '.join(classes)}",
+            where=where,
+        )
+    return found
+
+
+def _bands(manifest: Manifest) -> dict[str, str]:
+    """Unit and sensor by name of the image's bands."""
+    image = next(array for array in manifest.arrays if array.role == "image")
+    return {band.name: ", ".join(filter(None, (band.unit, band.sensor))) for band in image.bands}
+
+
+def _words(bands: dict[str, str]) -> str:
+    return "; ".join(f"{name} ({what})" for name, what in bands.items())

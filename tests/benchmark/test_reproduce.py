@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 import yaml
-from tidemark.benchmark import reproduce as sweep
+from tidemark.benchmark import runner
 from tidemark.benchmark.evaluate import evaluate_run
 from tidemark.benchmark.records import Interval, read_result
 from tidemark.benchmark.reproduce import differences, reproduce
@@ -50,14 +50,15 @@ def calls(monkeypatch):
     """The commands that would be child processes, run in this one."""
     made = []
 
-    def child(arguments, log):
+    def child(arguments, log, environment):
         made.append(arguments[0])
         if arguments[0] == "train":
             train(load_config(arguments[1], arguments[2:]))
         else:
-            evaluate_run(arguments[1], arguments[3])
+            evaluate_run(arguments[1], arguments[3], dataset=arguments[5] if len(arguments) > 5 else None)
+        return runner.Outcome(runner.Cost(2.0, 1.0))
 
-    monkeypatch.setattr(sweep, "_child", child)
+    monkeypatch.setattr(runner, "child", child)
     return made
 
 
@@ -68,7 +69,9 @@ def make(table, data, out, **options):
 
 def test_everything_is_made_once_and_published(table, data, tmp_path, calls):
     made, lines = make(table, data, tmp_path / "runs", records=tmp_path / "records")
-    assert calls == ["train", "evaluate", "evaluate"] * 3 and len(lines) == 3
+    assert calls == ["train", "evaluate", "evaluate"] * 3 and len(lines) == 4
+    assert all("(6.0 s, 3.0 CPU s)" in line for line in lines[:3])
+    assert lines[3].startswith("3 runs one after the other: 18.0 s, 9.0 CPU s. This call: 3 runs, ")
     assert [t.title for t in made.tables] == [
         f"Tiny 1.0.0, split {split} (simulated): made by a test" for split in ("test", "val")
     ]
@@ -86,7 +89,9 @@ def test_a_second_time_runs_nothing_and_gives_the_same(table, data, tmp_path, ca
     first, _ = make(table, data, tmp_path / "runs")
     calls.clear()
     again, lines = make(table, data, tmp_path / "runs")
-    assert calls == [] and again == first and all("was there" in line for line in lines)
+    assert calls == [] and again == first
+    assert all("was there; made in 6.0 s, 3.0 CPU s" in line for line in lines[:3])
+    assert "18.0 s, 9.0 CPU s. This call: 0 runs" in lines[3]
 
 
 def one_result(tmp_path, model="otsu", seed=0):
@@ -101,17 +106,17 @@ def test_a_record_that_was_edited_is_scored_again(table, data, tmp_path, calls):
     path.write_text(json.dumps(raw))
     calls.clear()
     again, _ = make(table, data, tmp_path / "runs")
-    assert calls == ["evaluate"] and again == first
+    assert calls == ["evaluate"] and again.results == first.results
 
 
-def test_predictions_that_were_changed_are_scored_again(table, data, tmp_path, calls):
-    make(table, data, tmp_path / "runs")
+def test_predictions_that_were_changed_are_made_again_and_not_scored(table, data, tmp_path, calls):
+    first, _ = make(table, data, tmp_path / "runs")
     mine, other = one_result(tmp_path).parent, one_result(tmp_path, "all-wet").parent
     (mine / "predictions.h5").write_bytes((other / "predictions.h5").read_bytes())
     calls.clear()
-    make(table, data, tmp_path / "runs")
-    assert calls == ["evaluate"]
-    assert read_result(mine / "result.json").predictions_sha256 == read_result(other / "result.json").predictions_sha256
+    again, _ = make(table, data, tmp_path / "runs")
+    assert calls == ["train", "evaluate", "evaluate"]  # this row has no weights to predict from
+    assert [r.metrics for r in again.results] == [r.metrics for r in first.results]
 
 
 def test_lost_predictions_of_a_row_without_weights_are_made_again(table, data, tmp_path, calls):
@@ -124,17 +129,17 @@ def test_lost_predictions_of_a_row_without_weights_are_made_again(table, data, t
 
 
 def test_a_crash_costs_one_run_and_the_next_call_makes_only_that(table, data, tmp_path, calls, monkeypatch):
-    child = sweep._child
+    child = runner.child
 
-    def crashing(arguments, log):
-        if arguments[0] == "train" and arguments[-1] == "1":
-            raise TidemarkError("`tidemark train` ended with -9: Killed", where=log)
-        child(arguments, log)
+    def crashing(arguments, log, environment):
+        if arguments[0] == "train" and arguments[arguments.index("SEED") + 1] == "1":
+            return runner.Outcome(runner.Cost(1.0, 1.0), "`tidemark train` ended with -9: Killed")
+        return child(arguments, log, environment)
 
     readme = tmp_path / "README.md"
     readme.write_text("<!-- table:small -->\nnothing yet\n<!-- /table -->\n")
     with monkeypatch.context() as patch:
-        patch.setattr(sweep, "_child", crashing)
+        patch.setattr(runner, "child", crashing)
         with pytest.raises(PartialResultError, match="1 of 3 runs failed: .*otsu.yaml seed 1 on tiny 1.0.0.*Killed"):
             make(table, data, tmp_path / "runs", records=tmp_path / "records", readme=readme)
     assert len(list((tmp_path / "records").rglob("*.json"))) == 4  # each record is kept as soon as it is there
@@ -224,7 +229,8 @@ def test_an_unknown_table_or_profile_names_the_known_ones(table, data, tmp_path)
 @pytest.mark.parametrize("name", table_names())
 def test_the_tables_that_come_along_hold_their_compulsory_rows(name):
     spec = load_table(name)
-    trivial = {"ombria": {"all-dry", "all-wet", "otsu", "pixel-forest"}, "polar-patch": {"majority", "band-forest"}}
+    water, patches = {"all-dry", "all-wet", "otsu", "pixel-forest"}, {"majority", "band-forest"}
+    trivial = {"ombria": water, "sim-water": water, "polar-patch": patches}
     for part in spec.parts:
         for row in part.rows:
             cfg = load_config(row.recipe, (*part.overrides, *row.overrides, "DATA.NAME", part.dataset))
@@ -238,7 +244,7 @@ def test_run_ids_name_data_configuration_and_seed(table, data, tmp_path):
     assert len({job.run_id for job in jobs}) == 3
     moved = plan(load_table(table), "cpu", data, tmp_path / "elsewhere")
     assert [job.run_id for job in moved] == [job.run_id for job in jobs]
-    assert jobs[0].manifest == load_manifest(data / "tiny" / "1.0.0")
+    assert {t.content_sha256 for t in jobs[0].targets} == {load_manifest(data / "tiny" / "1.0.0").content_sha256}
 
 
 def test_a_readme_without_markers_is_refused_before_any_run(table, data, tmp_path, calls):

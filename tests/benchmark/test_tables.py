@@ -8,11 +8,23 @@ import numpy as np
 import pytest
 from rich.console import Console
 from tidemark.benchmark import metrics
-from tidemark.benchmark.records import make_result, write_result
-from tidemark.benchmark.render import console, latex, markdown, replace_between_markers
+from tidemark.benchmark.figures import figures
+from tidemark.benchmark.published import Published, load_published
+from tidemark.benchmark.records import Interval, make_result, write_result
+from tidemark.benchmark.render import console, html, latex, markdown, replace_between_markers
 from tidemark.benchmark.scores import Counts, as_metric, estimates, unit_scores
-from tidemark.benchmark.tables import Cell, Interval, cell_in_words, collect, columns, rows, seeds_in_words, tables
-from tidemark.errors import FormatError, InputError
+from tidemark.benchmark.tables import (
+    Cell,
+    cell_in_words,
+    collect,
+    columns,
+    ranking,
+    rows,
+    seeds_in_words,
+    table,
+    tables,
+)
+from tidemark.errors import ConfigError, FormatError, InputError
 
 WATER = ({"id": 0, "name": "dry", "color": "#c8b89a"}, {"id": 1, "name": "water", "color": "#1f77b4"})
 ICE = ({"id": 0, "name": "water", "color": "#1f77b4"}, {"id": 1, "name": "ice", "color": "#d8ecf3"},
@@ -33,6 +45,7 @@ def record(
     ece=None,
     speed=None,
     simulated=False,
+    config="",
 ):
     """One record; ``hit`` of 100 water pixels found in every unit, and ten more in each further one."""
     binary = task == "binary-segmentation"
@@ -53,7 +66,7 @@ def record(
                      manifest_sha256="b" * 64, simulated=simulated, licence=None, split=split),
         model=dict(name=model, parameters=7, weights_sha256=None, trained=True, label=label or model),
         harness=dict(version="0.1.0"), predictions_sha256=f"{seed:02d}{hit:02d}" + "c" * 60, config_hash="01234567",
-        speed=speed)  # fmt: skip
+        config=config, speed=speed)  # fmt: skip
 
 
 def test_seeds_of_one_configuration_make_one_row():
@@ -122,7 +135,12 @@ def test_every_metric_of_the_protocol_has_a_column():
     for task in ("segmentation", "classification"):
         names = [c.name for c in ice]
         counts = Counts(np.ones((1, 3, 3, 3), int))
-        assert set(estimates(task, names, counts)) == {c.key for c in columns(task, ice)} - {"ece", "abstained"}
+        assert set(estimates(task, names, counts)) == {c.key for c in columns(task, ice)} - {"ece", "aurc", "abstained"}
+    bands = ["blue", "green", "red", "nir", "swir1", "swir2"]
+    assert {f.key for f in figures("harmonization", bands)} == {c.key for c in columns("harmonization", bands)} - {
+        "abstained"
+    }
+    assert columns("harmonization", bands)[0].key == "psnr"
 
 
 def test_few_units_are_shown_one_by_one_and_many_by_their_interval():
@@ -193,3 +211,98 @@ def test_a_row_pools_before_it_divides():
     (row,) = rows([record(n_units=2)])
     pooled = metrics.water_iou(sum(np.array(unit.confusion) for unit in row.results[0].units))
     assert row.headline.mean == pytest.approx(float(pooled))
+
+
+def ten_units(**better):
+    """Rows of models over ten units; the number is what a model finds of 100 water pixels."""
+    return rows([record(model, n_units=10, hit=hit) for model, hit in better.items()])
+
+
+def test_ranks_stand_in_the_table_from_nine_units_on_and_equal_models_share_one():
+    found = ten_units(best=80, same=80, worse=40)
+    by_key = ranking(found).ranks
+    assert [by_key[row.key] for row in found] == [1, 1, 3]
+    (made,) = tables(found)
+    assert made.headings[2] == "Rank" and [cells[2] for cells in made.cells] == ["1", "1", "3"]
+    assert any("significantly better" in note for note in made.notes)
+
+
+def test_below_nine_units_the_table_says_that_there_is_no_rank():
+    (made,) = tables(rows([record("a", n_units=8), record("b", n_units=8, hit=1)]))
+    assert "Rank" not in made.headings
+    assert any("Fewer than 9 units" in note and "no rank" in note for note in made.notes)
+    (alone,) = tables(rows([record("a", n_units=8)]))
+    assert not any("rank" in note for note in alone.notes)
+
+
+def test_weights_from_other_data_are_called_so():
+    config = "DATA: {NAME: alps, VERSION: 2.0.0}"
+    (row,) = rows([record("unet", config=config, label="U-Net")])
+    assert row.label == "U-Net (trained on alps 2.0.0)"
+    for own in ("DATA: {NAME: toy, VERSION: 1.0.0}", "", "[", "DATA: 3"):
+        assert rows([record("unet", config=own, label="U-Net")])[0].label == "U-Net"
+
+
+def test_published_figures_stand_beside_ours_marked_with_what_differs():
+    published = load_published("tibet-water")
+    made = table(rows([record("a"), record("b", hit=1)]), published)
+    assert [cells[0] for cells in made.cells[:3]] == ["a", "b", "GMNet †"] and made.published == 5
+    assert dict(zip(made.headings, made.cells[2], strict=True)) | {"Scene-mean IoU": "0.885", "OA": "0.981"} == dict(
+        zip(made.headings, made.cells[2], strict=True)
+    )
+    assert made.cells[2][2] == "–"  # the pooled IoU was not published
+    notes = " ".join(made.notes)
+    assert "10.1080/17538947.2023.2198266" in notes
+    assert all(f"{what} (" in notes for what in ("data", "split", "protocol"))
+
+
+def test_the_published_figures_of_the_source_are_the_ones_in_the_file():
+    found = {row.model: row.metrics for row in load_published("tibet-water").rows}
+    assert found["GMNet"] == {"scene_mean_iou": 0.885, "recall": 0.905, "precision": 0.976, "oa": 0.9807}
+    assert found["DeepLabv3+ (MobileNetV2)"]["scene_mean_iou"] == 0.774 and len(found) == 5
+
+
+def test_a_figure_that_only_others_report_is_computed_for_our_rows_too():
+    published = Published.model_validate(
+        {"source": "a paper", "url": "https://example.org/1",
+         "differs": dict.fromkeys(("data", "split", "protocol"), "x"),
+         "rows": [{"model": "theirs", "metrics": {"mean_class_iou": 0.5}}]})  # fmt: skip
+    made = table(rows([record(hit=80, n_units=1)]), published)
+    assert made.headings[-2] == "Mean IoU of both classes"
+    water, dry = 80 / 110, 890 / 920
+    assert float(made.cells[0][-2]) == pytest.approx((water + dry) / 2, abs=5e-4)
+    assert made.cells[1][-2:] == ("0.500", "–")
+
+
+@pytest.mark.parametrize("name", ["tibet-water", "ombria-official", "ombria-events"])
+def test_every_published_figure_names_its_source_and_a_metric_that_the_table_has(name):
+    published = load_published(name)
+    known = {c.key for c in columns("binary-segmentation", ["dry", "water"])} | {"mean_class_iou"}
+    for row in published.rows:
+        assert set(row.metrics) <= known and all(0 < value < 1 for value in row.metrics.values())
+    assert published.url.startswith("https://doi.org/10.")
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [({"url": "javascript:alert(1)"}, "/url"), ({"rows": []}, "/rows"), ({"differs": {"data": "x"}}, "/differs/split"),
+     ({"rows": [{"model": "m", "metrics": {"iou": float("nan")}}]}, "not finite")],
+)  # fmt: skip
+def test_published_figures_with_a_fault_are_refused_with_its_place(tmp_path, change, message):
+    import yaml
+
+    good = {"source": "s", "url": "https://example.org", "differs": dict.fromkeys(("data", "split", "protocol"), "x"),
+            "rows": [{"model": "m", "metrics": {"iou": 0.5}}]}  # fmt: skip
+    (tmp_path / "p.yaml").write_text(yaml.safe_dump(good | change))
+    with pytest.raises(ConfigError, match=message):
+        load_published(tmp_path / "p.yaml")
+    with pytest.raises(ConfigError, match="no such published figures; there is ombria-events, "):
+        load_published("nowhere")
+
+
+def test_html_is_one_page_that_escapes_what_strangers_write_and_sets_published_rows_off():
+    strange = record(label="<script>alert(1)</script>", n_units=2)
+    text = html([table(rows([strange, record("b", hit=1, n_units=2)]), load_published("tibet-water"))], "a & b")
+    assert text.count("<table") == 1 and "<script" not in text and "&lt;script&gt;" in text
+    assert "http" not in text.replace("https://doi.org", "") and "<title>a &amp; b</title>" in text
+    assert text.count("font-style: italic") >= 5
