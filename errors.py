@@ -72,6 +72,10 @@ class DeviceError(InputError):
     """The device asked for is not there or has too little memory."""
 
 
+class HubError(TidemarkError):
+    """The Hugging Face Hub, or the way to it, failed or refused (exit code 1)."""
+
+
 class StorageError(TidemarkError):
     """Writing failed: disk full, not writable or broken (exit code 1)."""
 

@@ -6,6 +6,7 @@ pickled, forked and shared between threads. Reads release the GIL while they cop
 
 from __future__ import annotations
 
+import json
 import mmap
 import os
 from collections.abc import Sequence
@@ -23,6 +24,9 @@ from .spec import Manifest, ShardEntry, load_manifest
 
 # So much is copied and then hashed at a time: the hash finds it in the core's own cache instead of in memory.
 CACHED_BYTES = 1 << 18
+
+
+PARTIAL_NAME = "partial.json"  # names the shards that are here, where a data set was pulled in part
 
 
 class Shard:
@@ -183,7 +187,32 @@ def _copy_hashed(source: np.ndarray, target: np.ndarray) -> int:
     return digest.intdigest()
 
 
-def open_split(folder: str | Path, split: str, checksum: bool = True) -> tuple[Manifest, list[Shard]]:
-    """The manifest and the (still closed) shards of one split."""
+def open_split(
+    folder: str | Path, split: str, checksum: bool = True, partial: bool = False
+) -> tuple[Manifest, list[Shard]]:
+    """The manifest and the (still closed) shards of one split.
+
+    Raises:
+        FormatError: of a data set that was pulled in part not all of the split is here, and ``partial`` is False, or
+            none of it is.
+    """
     manifest = load_manifest(folder)
-    return manifest, [Shard(folder, manifest, entry, checksum) for entry in manifest.split_shards(split)]
+    entries = manifest.split_shards(split)
+    pulled = pulled_shards(folder)
+    here = [entry for entry in entries if pulled is None or entry.path in pulled]
+    if len(here) < len(entries) and not (partial and here):
+        raise FormatError(
+            f"{len(here)} of the {len(entries)} shards of split {split!r} are here", where=folder, hint="pull the split"
+        )
+    return manifest, [Shard(folder, manifest, entry, checksum) for entry in here]
+
+
+def pulled_shards(folder: str | Path) -> set[str] | None:
+    """Paths of the shards that are here, of a data set that was pulled in part; None: all of them."""
+    marker = Path(folder) / PARTIAL_NAME
+    if not marker.exists():
+        return None
+    try:
+        return set(json.loads(marker.read_bytes()))
+    except (ValueError, TypeError) as error:
+        raise FormatError(f"not a list of shards ({error})", where=marker, hint="remove it and pull again") from None

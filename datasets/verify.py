@@ -12,7 +12,7 @@ import numpy as np
 from ..errors import ChecksumError, FormatError, TidemarkError
 from .build import content_sha256
 from .files import sha256_file
-from .reader import Shard
+from .reader import PARTIAL_NAME, Shard, pulled_shards
 from .shard import index_dtype
 from .spec import MANIFEST_NAME, Manifest, ShardEntry, canonical_json, load_manifest
 from .statistics import Tally
@@ -39,7 +39,7 @@ def verify(
     """Compare a data set with its manifest.
 
     Every shard passes the guard and has its sha256 compared; a shard whose sha256 differs is searched chip by chip.
-    ``deep`` decodes every chip of every shard, compares all checksums and counts the statistics and labels again.
+    Of a data set that was pulled in part only the shards that are here are looked at. ``deep`` decodes every chip of every shard, compares all checksums and counts the statistics and labels again.
 
     Raises FormatError only where there is no readable manifest; all other faults are in ``problems``.
     """
@@ -48,27 +48,29 @@ def verify(
     problems = []
     if (folder / MANIFEST_NAME).read_bytes() != canonical_json(manifest):
         problems.append(f"{folder / MANIFEST_NAME}: not in canonical form, its sha256 names nothing")
+    pulled = pulled_shards(folder)
+    here = [entry for entry in manifest.shards if pulled is None or entry.path in pulled]
     tallies: dict[str, Tally] = {}
     with ThreadPoolExecutor(threads) as pool:
-        checks = pool.map(lambda entry: _check_shard(folder, manifest, entry, deep), manifest.shards)
-        for done, (entry, (found, tally)) in enumerate(zip(manifest.shards, checks, strict=True), start=1):
+        checks = pool.map(lambda entry: _check_shard(folder, manifest, entry, deep), here)
+        for done, (entry, (found, tally)) in enumerate(zip(here, checks, strict=True), start=1):
             problems += found
             if tally is not None:
                 tallies.setdefault(entry.split, Tally(manifest)).merge(tally)
             if progress is not None:
-                progress(done, len(manifest.shards), entry.path)
-    if not problems:
+                progress(done, len(here), entry.path)
+    if not problems and pulled is None:
         content = content_sha256(folder, manifest, manifest.scenes, manifest.shards)
         if content != manifest.content_sha256:
             problems.append(f"{folder}: content_sha256 expected {manifest.content_sha256}, found {content}")
-    if deep and not problems:
+    if deep and not problems and pulled is None:
         problems += _check_counts(folder, manifest, tallies)
-    listed = {MANIFEST_NAME, "README.md"} | {p for e in manifest.shards for p in (e.path, e.index_path)}
+    listed = {MANIFEST_NAME, "README.md", PARTIAL_NAME} | {p for e in manifest.shards for p in (e.path, e.index_path)}
     extra = [p for p in folder.rglob("*") if p.is_file() and p.relative_to(folder).as_posix() not in listed]
     problems += [f"{path}: not part of the data set" for path in sorted(extra) if ".build" not in path.parts]
-    size = sum(e.bytes + e.index_bytes for e in manifest.shards)
-    chips = sum(e.chips for e in manifest.shards)
-    return Verification(folder, len(manifest.shards), chips, size, deep, tuple(problems))
+    size = sum(e.bytes + e.index_bytes for e in here)
+    chips = sum(e.chips for e in here)
+    return Verification(folder, len(here), chips, size, deep, tuple(problems))
 
 
 def _check_shard(folder: Path, manifest: Manifest, entry: ShardEntry, deep: bool) -> tuple[list[str], dict | None]:

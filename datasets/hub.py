@@ -1,0 +1,318 @@
+"""Data sets from the Hugging Face Hub.
+
+A repository holds one data set; version 1.0.0 is its tag ``v1.0.0``. The tag is resolved to a commit once and written
+into a lock file, so that a moved tag is an error and not other data. The client keeps the files in its own cache and
+checks sizes only; here every file is compared with the manifest's sha256 before it takes its place in the data root.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from ..errors import ChecksumError, FormatError, HubError, InputError, StorageError
+from .files import atomic_path, sha256_file, write_atomic
+from .hub_errors import explain
+from .reader import PARTIAL_NAME
+from .spec import MANIFEST_NAME, Manifest, ShardEntry, load_manifest, manifest_sha256
+
+LOCK_NAME = "tidemark.lock.json"
+CARD_NAME = "README.md"
+MAX_LOCK_BYTES = 4 << 20
+_REFERENCE = re.compile(r"(?P<repo>[A-Za-z0-9][\w.-]{0,95}/[A-Za-z0-9][\w.-]{0,95})(@v?(?P<version>\d+\.\d+\.\d+))?")
+_TAG = re.compile(r"v(\d{1,6})\.(\d{1,6})\.(\d{1,6})")
+_COMMIT = re.compile(r"[0-9a-f]{40}")
+Bounds = tuple[float, float, float, float]
+Lock = dict[str, dict[str, str]]
+
+
+@dataclass(frozen=True)
+class Reference:
+    """``ORG/NAME@1.0.0``; without a version the newest one is meant."""
+
+    repo: str
+    version: str | None
+
+    def __str__(self) -> str:
+        return self.repo if self.version is None else f"{self.repo}@{self.version}"
+
+
+def parse_reference(text: str) -> Reference:
+    """Read ``ORG/NAME[@1.0.0]``, with or without ``hf://`` before it. Raises InputError."""
+    found = _REFERENCE.fullmatch(text.removeprefix("hf://"))
+    if found is None:
+        raise InputError("not of the form ORG/NAME or ORG/NAME@1.0.0", where=text[:200])
+    return Reference(found["repo"], found["version"])
+
+
+def resolve(reference: Reference, lock: Lock) -> tuple[Reference, str]:
+    """The reference with its version, and the 40-hex commit: as the Hub says now; offline, as it is locked.
+
+    Raises:
+        HubError: it cannot be reached, there is no such version, or the tag has moved since it was locked.
+    """
+    from huggingface_hub import HfApi, constants
+
+    if constants.is_offline_mode():
+        known = [ref for ref in map(parse_reference, lock) if ref.repo == reference.repo]
+        known = [ref for ref in known if reference.version in (None, ref.version)]
+        if not known:
+            raise HubError("offline, and it was never pulled here", where=reference, hint="connect once")
+        newest = max(known, key=lambda ref: [int(part) for part in ref.version.split(".")])
+        return newest, lock[str(newest)]["commit"]
+    api = HfApi()
+    try:
+        version = reference.version or _newest(api.list_repo_refs(reference.repo, repo_type="dataset").tags, reference)
+        commit = api.repo_info(reference.repo, repo_type="dataset", revision=f"v{version}").sha or ""
+    except Exception as error:
+        raise explain(error, reference) from None
+    pinned = Reference(reference.repo, version)
+    if not _COMMIT.fullmatch(commit):
+        raise HubError(f"the hub names no commit for v{version} but {commit[:60]!r}", where=reference)
+    locked = lock.get(str(pinned), {}).get("commit", commit)
+    if commit != locked:
+        raise HubError(
+            f"the tag v{version} has moved: locked at {locked[:12]}, now at {commit[:12]}",
+            where=reference,
+            hint="a published version must not change: ask its publisher; to accept it, remove it from the lock file",
+        )
+    return pinned, commit
+
+
+def _newest(tags: Iterable, reference: Reference) -> str:
+    versions = [tuple(map(int, found.groups())) for tag in tags if (found := _TAG.fullmatch(tag.name))]
+    if not versions:
+        raise HubError("no version is tagged there", where=reference, hint="its publisher runs `tidemark push`")
+    return ".".join(map(str, max(versions)))
+
+
+def pull(
+    reference: str,
+    out: str | Path = "data",
+    *,
+    splits: Sequence[str] = (),
+    scenes: Sequence[str] = (),
+    bounds: Bounds | None = None,
+    workers: int = 4,
+    progress: Callable[[int, int, str], None] | None = None,
+) -> Path:
+    """Bring a published data set, or the wanted part of it, to ``<out>/<name>/<version>``.
+
+    What is there already and right is kept; a file whose sha256 differs is quarantined in the client's cache.
+
+    Args:
+        reference: ``ORG/NAME`` or ``ORG/NAME@1.0.0``.
+        out: root folder of data sets; ``tidemark.lock.json`` in it records the commit.
+        splits: only these; all by default.
+        scenes: only the shards with chips of these scenes.
+        bounds: only the shards with chips of scenes that meet this box: WGS84 west, south, east, north in degrees.
+        workers: files fetched at a time.
+        progress: called with files done, files in all, and the file's path.
+
+    Returns:
+        the data set's folder.
+
+    Raises:
+        HubError, StorageError: one line on what failed; what was fetched is kept, and the next call goes on.
+        ChecksumError: a file is not the one that was published.
+        FormatError: the manifest is not acceptable, or not that of the version asked for.
+    """
+    out = Path(out)
+    lock = read_lock(out / LOCK_NAME)
+    pinned, commit = resolve(parse_reference(reference), lock)
+    manifest = remote_manifest(pinned, commit)
+    entries = _of_splits(manifest, splits)
+    if scenes or bounds is not None:
+        entries = _with_scenes(pinned, commit, manifest, entries, scenes, bounds)
+    folder = out / manifest.name / manifest.version
+    if (folder / MANIFEST_NAME).exists() and manifest_sha256(load_manifest(folder)) != manifest_sha256(manifest):
+        raise FormatError(
+            f"another data set of this name and version lies here than {pinned}", where=folder, hint="move it away"
+        )
+    files = [
+        (path, size, digest)
+        for e in entries
+        for path, size, digest in ((e.path, e.bytes, e.sha256), (e.index_path, e.index_bytes, e.index_sha256))
+    ]
+    todo = [file for file in files if not _is_there(folder / file[0], *file[1:])]
+    _check_room(folder, sum(size for _, size, _ in todo))
+    _list_missing(pinned, commit, [path for path, _, _ in todo])
+
+    def bring(file: tuple[str, int, str]) -> str:
+        path, size, digest = file
+        _place(checked_file(pinned, commit, path, size, digest), folder / path)
+        return path
+
+    with ThreadPoolExecutor(workers) as pool:
+        for done, path in enumerate(pool.map(bring, todo), 1):
+            if progress is not None:
+                progress(done, len(todo), path)
+    with suppress(HubError):  # the card is for people: a data set without it is whole
+        _place(_download(pinned, commit, CARD_NAME), folder / CARD_NAME)
+    _note_parts(folder, manifest, entries)
+    _place(_download(pinned, commit, MANIFEST_NAME), folder / MANIFEST_NAME)
+    record = {"commit": commit, "content_sha256": manifest.content_sha256, "manifest_sha256": manifest_sha256(manifest)}
+    if lock.get(str(pinned)) != record:
+        write_atomic(out / LOCK_NAME, json.dumps(lock | {str(pinned): record}, indent=1, sort_keys=True) + "\n")
+    return folder
+
+
+def remote_manifest(reference: Reference, commit: str) -> Manifest:
+    """The manifest of a resolved version. Raises HubError, FormatError."""
+    manifest = load_manifest(_download(reference, commit, MANIFEST_NAME).parent)
+    if manifest.version != reference.version:
+        raise FormatError(f"its manifest is that of {manifest.name} {manifest.version}", where=reference)
+    return manifest
+
+
+def checked_file(reference: Reference, commit: str, path: str, size: int, sha256: str) -> Path:
+    """A file of the repository in the client's cache, after its size and digest were compared.
+
+    Raises:
+        ChecksumError: they differ; the file is set aside and the next call fetches it anew.
+        HubError, StorageError: it could not be fetched.
+    """
+    cached = _download(reference, commit, path)
+    blob = cached.resolve()
+    if blob.stat().st_size == size and (found := sha256_file(blob)) == sha256:
+        return blob
+    found = f"sha256 {found}" if blob.stat().st_size == size else f"{blob.stat().st_size} bytes"
+    aside = blob.with_name(f"{blob.name}.quarantined")
+    os.replace(blob, aside)
+    cached.unlink(missing_ok=True)
+    expected = f"sha256 {sha256}" if found.startswith("sha256") else f"{size} bytes"
+    raise ChecksumError(
+        f"expected {expected}, found {found}",
+        where=f"{reference}/{path}",
+        hint=f"set aside as {aside} and not used; pull again",
+    )
+
+
+def _download(reference: Reference, commit: str, path: str) -> Path:
+    from huggingface_hub import hf_hub_download
+
+    try:
+        return Path(hf_hub_download(reference.repo, path, repo_type="dataset", revision=commit))
+    except Exception as error:
+        raise explain(error, f"{reference}/{path}") from None
+
+
+def read_lock(path: Path) -> Lock:
+    """Commit and digests by ``ORG/NAME@1.0.0``; empty where there is no file. Raises FormatError."""
+    if not path.exists():
+        return {}
+    try:
+        if path.stat().st_size > MAX_LOCK_BYTES:
+            raise ValueError("too long")
+        lock = json.loads(path.read_bytes())
+        if all(_COMMIT.fullmatch(entry["commit"]) for entry in lock.values()):
+            return lock
+        raise ValueError("no commit")
+    except (ValueError, AttributeError, KeyError, TypeError, RecursionError) as error:
+        raise FormatError(f"not a lock file ({error})"[:200], where=path, hint="remove it and pull again") from None
+
+
+def _of_splits(manifest: Manifest, splits: Sequence[str]) -> list[ShardEntry]:
+    if not splits:
+        return list(manifest.shards)
+    return [entry for split in dict.fromkeys(splits) for entry in manifest.split_shards(split)]
+
+
+def _with_scenes(
+    reference: Reference,
+    commit: str,
+    manifest: Manifest,
+    entries: Sequence[ShardEntry],
+    scenes: Sequence[str],
+    bounds: Bounds | None,
+) -> list[ShardEntry]:
+    """The shards that hold chips of the wanted scenes, by their sidecars' scene numbers."""
+    known = {scene.id for scene in manifest.scenes}
+    if unknown := [scene for scene in scenes if scene not in known]:
+        raise InputError(f"no scene {unknown[0]!r}", where=reference, hint=f"there is {', '.join(sorted(known)[:10])}")
+    if bounds is not None and all(scene.bounds is None for scene in manifest.scenes):
+        raise InputError("its scenes have no position, so none can be chosen by a box", where=reference)
+    wanted = [
+        number
+        for number, scene in enumerate(manifest.scenes)
+        if (not scenes or scene.id in scenes) and (bounds is None or _meet(scene.bounds, bounds))
+    ]
+    found = []
+    for entry in entries:
+        index = checked_file(reference, commit, entry.index_path, entry.index_bytes, entry.index_sha256)
+        if np.isin(np.load(index, allow_pickle=False)["scene"], wanted).any():
+            found.append(entry)
+    if not found:
+        raise InputError("no chip lies there", where=reference, hint="check the box: west south east north, degrees")
+    return found
+
+
+def _meet(a: Bounds | None, b: Bounds) -> bool:
+    return a is not None and a[0] < b[2] and b[0] < a[2] and a[1] < b[3] and b[1] < a[3]
+
+
+def _is_there(path: Path, size: int, sha256: str) -> bool:
+    return path.is_file() and path.stat().st_size == size and sha256_file(path) == sha256
+
+
+def _check_room(folder: Path, needed: int) -> None:
+    from huggingface_hub import constants
+
+    for place in {Path(constants.HF_HUB_CACHE), folder}:
+        there = next((p for p in (place, *place.parents) if p.is_dir()), Path("/"))
+        free = shutil.disk_usage(there).free
+        if needed > free:
+            raise StorageError(
+                f"{needed / 1e6:.1f} MB are needed, {free / 1e6:.1f} MB are free",
+                where=place,
+                hint="make room, pull fewer splits, or stream",
+            )
+
+
+def _list_missing(reference: Reference, commit: str, paths: Sequence[str]) -> None:
+    """Offline, name what the cache lacks before anything is placed."""
+    from huggingface_hub import constants, try_to_load_from_cache
+
+    if not constants.is_offline_mode():
+        return
+    missing = [
+        path
+        for path in paths
+        if not isinstance(try_to_load_from_cache(reference.repo, path, revision=commit, repo_type="dataset"), str)
+    ]
+    if missing:
+        more = f" and {len(missing) - 10} more" if len(missing) > 10 else ""
+        raise HubError(
+            f"offline, and {len(missing)} of {len(paths)} files are not in the cache: {', '.join(missing[:10])}{more}",
+            where=reference,
+            hint="connect and pull again",
+        )
+
+
+def _place(blob: Path, target: Path) -> None:
+    """Put a cached file into the data set: a hard link where the disk allows it, else a copy."""
+    with atomic_path(target) as temporary:
+        try:
+            os.link(blob.resolve(), temporary)
+        except OSError:
+            shutil.copyfile(blob, temporary)
+
+
+def _note_parts(folder: Path, manifest: Manifest, entries: Sequence[ShardEntry]) -> None:
+    """Record which shards were wanted, where that is not all of them."""
+    marker = folder / PARTIAL_NAME
+    here = {entry.path for entry in entries}
+    here |= {e.path for e in manifest.shards if (folder / e.path).is_file() and (folder / e.index_path).is_file()}
+    if len(here) < len(manifest.shards):
+        write_atomic(marker, json.dumps(sorted(here), indent=1) + "\n")
+    elif marker.exists():
+        marker.unlink()
