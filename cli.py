@@ -9,6 +9,8 @@ from typing import Annotated
 
 import typer
 
+from .leaderboard.command import submit_app
+
 app = typer.Typer(
     name="tidemark",
     no_args_is_help=True,
@@ -20,6 +22,7 @@ leaderboard_app = typer.Typer(no_args_is_help=True, help="The leaderboard and it
 bench_app = typer.Typer(no_args_is_help=True, help="Throughput on this machine, as ratios measured in one run.")
 app.add_typer(leaderboard_app, name="leaderboard")
 app.add_typer(bench_app, name="bench")
+app.add_typer(submit_app, name="submit")
 
 Folder = Annotated[Path, typer.Argument(help="A data set's folder, such as data/ombria/1.0.0.")]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
@@ -64,7 +67,7 @@ def info(
 
 @app.command()
 def build(
-    name: Annotated[str, typer.Argument(help="The builder: ombria, polar-patch, custom.")],
+    name: Annotated[str, typer.Argument(help="The builder; 'tidemark list' names them.")],
     source: Annotated[Path | None, typer.Option(help="The source's zip or folder.")] = None,
     spec: Annotated[Path | None, typer.Option(help="Specification (YAML) of a custom data set.")] = None,
     out: Annotated[Path, typer.Option(help="Root folder of data sets.")] = Path("data"),
@@ -73,6 +76,9 @@ def build(
     unverified_source: Annotated[
         bool, typer.Option("--unverified-source", help="Accept changed source files.")
     ] = False,
+    param: Annotated[
+        list[str] | None, typer.Option(help="NAME=VALUE: a parameter of the builder, such as orbits=ascending.")
+    ] = None,
     codec: Annotated[str, typer.Option(help="blosc, gzip or none.")] = "blosc",
     workers: Annotated[int, typer.Option(help="Shards made at a time.")] = 2,
     dask: Annotated[str | None, typer.Option(help="Scheduler tcp://…, or 'local'.")] = None,
@@ -80,10 +86,10 @@ def build(
     strict: Annotated[bool, typer.Option("--strict", help="Stop at the first unusable scene.")] = False,
 ) -> None:
     """Build a data set from raw scenes; a build that was stopped goes on."""
-    from .datasets.command import build_command
+    from .datasets.command import build_command, parse_parameters
 
     given = {"labels": labels, "official_split": official_split, "unverified_source": unverified_source}
-    given = {name: value for name, value in given.items() if value}
+    given = {name: value for name, value in given.items() if value} | parse_parameters(param or [])
     options = {"codec": codec, "workers": workers, "shard": shard, "strict": strict}
     build_command(name, spec or source, out, given, dask, options)
 
@@ -179,18 +185,24 @@ def evaluate(
 @app.command()
 def predict(
     scene: Annotated[Path, typer.Argument(help="A GeoTIFF scene.")],
-    weights: Annotated[str, typer.Option(help="Folder of weights, or a run's.")],
+    weights: Annotated[
+        list[str], typer.Option(help="Folder of weights, or a run's; more for tiles where the first lacks data.")
+    ],
     out: Annotated[Path, typer.Option(help="GeoTIFF to write.")] = Path("water.tif"),
     overlap: Annotated[float, typer.Option(help="Share of a tile shared with its neighbour.")] = 0.5,
     tile: Annotated[int, typer.Option(help="Tile size in pixels.")] = 256,
-    blend: Annotated[str, typer.Option(help="hann or crop.")] = "hann",
+    blend: Annotated[str, typer.Option(help="hann, crop, or published (as GMNet's authors).")] = "hann",
+    bands: Annotated[str, typer.Option(help="Names of the file's bands, such as vv_asc,vh_asc.")] = "",
     polygons: Annotated[Path | None, typer.Option(help="GeoPackage for the classes as polygons.")] = None,
     device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
 ) -> None:
     """Map a whole scene: class map and probability as GeoTIFF on the scene's grid."""
     from .models.predict import predict_scene
 
-    predict_scene(scene, weights, out, overlap=overlap, tile=tile, blend=blend, polygons=polygons, device=device)
+    names = [name.strip() for name in bands.split(",")] if bands else []
+    predict_scene(
+        scene, weights, out, overlap=overlap, tile=tile, blend=blend, polygons=polygons, device=device, bands=names
+    )
     print(out)
 
 

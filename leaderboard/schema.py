@@ -117,13 +117,13 @@ class Submission(Strict):
 
 
 class VerifiedSplit(Strict):
-    """One file of predictions: the digest of what it says (not of its bytes), and the headline recomputed from it.
+    """One file of predictions: the digest of its answers (not of its bytes), and the headline recomputed from it.
 
-    ``again`` and ``equal_share`` are of the predictions made anew from the weights: their headline, and the share of
-    pixels (patches, values) that came out equal.
+    There is no digest where the answer is the same everywhere. ``again`` and ``equal_share`` are of the predictions
+    made anew from the weights: their headline, and the share of pixels (patches, values) that came out equal.
     """
 
-    prediction_content_sha256: Sha256
+    prediction_content_sha256: Sha256 | None
     headline: float | None
     again: float | None = None
     equal_share: Annotated[float, Field(ge=0, le=1)] | None = None

@@ -86,14 +86,8 @@ def parse_submission(data: bytes, where: object = None) -> Submission:
         raise FormatError(needs, where=where, hint="upgrade tidemark")
     submission = _validated(Submission, raw, where)
     for number, run in enumerate(submission.runs):
-        for split, record in run.records.items():
-            if record.id != (found := records.content_id(record)):
-                what = f"the content has the id {found[:16]}…, stated is {record.id[:16]}…"
-                raise FormatError(
-                    f"/runs/{number}/records/{split}/id: {what}",
-                    where=where,
-                    hint="the record was edited after scoring",
-                )
+        for split in run.records:
+            _check_record(raw["runs"][number]["records"][split], f"/runs/{number}/records/{split}", where)
     if submission.id != (found := submission_id(submission)):
         raise FormatError(
             f"/id: the content has the id {found[:16]}…, stated is {submission.id[:16]}…",
@@ -104,6 +98,15 @@ def parse_submission(data: bytes, where: object = None) -> Submission:
     return submission
 
 
+def _check_record(raw: Any, pointer: str, where: object) -> None:
+    """A record by itself, its id above all, with the pointer to its place in the submission."""
+    try:
+        records.parse_result(raw)
+    except FormatError as error:
+        inner = error.what if error.what.startswith("/") else f": {error.what}"
+        raise FormatError(f"{pointer}{inner}", where=where, hint=error.hint) from None
+
+
 def read_verification(path: str | Path, submission: Submission) -> Verification:
     """The verification beside a submission. Raises FormatError when it is of another one."""
     return _note(Verification, path, submission)
@@ -112,6 +115,12 @@ def read_verification(path: str | Path, submission: Submission) -> Verification:
 def read_withdrawn(path: str | Path, submission: Submission) -> Withdrawn:
     """The withdrawal beside a submission. Raises FormatError when it is of another one."""
     return _note(Withdrawn, path, submission)
+
+
+def make_withdrawn(submission: Submission, reason: str) -> Withdrawn:
+    """The note that takes a submission off the ranking. Raises FormatError for an empty or too long reason."""
+    head = {"format": "tidemark-withdrawal", "schema_version": "1.0"}
+    return _validated(Withdrawn, {**head, "submission": submission.id, "reason": reason}, "withdrawn")
 
 
 def _note(kind: type[Form], path: str | Path, submission: Submission) -> Form:
@@ -132,6 +141,8 @@ def check_consistent(submission: Submission, where: object = None) -> None:
         return FormatError(f"{pointer}: {what}", where=where, hint=hint)
 
     model, data = submission.model, submission.dataset
+    if not model.trained and any(run.weights for run in submission.runs):
+        raise fault("/model/trained", "false, but there are weights", "a model with weights is a trained one")
     seeds = [run.seed for run in submission.runs]
     for number, seed in enumerate(seeds):
         if seed in seeds[:number]:
