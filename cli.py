@@ -96,15 +96,24 @@ def build(
 
 @app.command()
 def simulate(
-    out: Annotated[Path, typer.Option(help="Folder for scenes, truth and spec.yaml.")] = Path("scenes"),
-    scenes: Annotated[int, typer.Option(help="Number of scenes.")] = 12,
-    size: Annotated[int, typer.Option(help="Rows and columns of a scene.")] = 1024,
+    out: Annotated[Path, typer.Option(help="Folder for scenes and their truth.")] = Path("scenes"),
+    scenes: Annotated[int | None, typer.Option(help="Number of scenes (12; of a product 4).")] = None,
+    size: Annotated[int | None, typer.Option(help="Rows and columns of a scene (1024; l8s2 768).")] = None,
     seed: Annotated[int, typer.Option(help="Everything is drawn from it.")] = 0,
+    product: Annotated[
+        str | None, typer.Option(help="Raw scenes of a system: alos-dswe, tibet-water, polar-ice or l8s2.")
+    ] = None,
 ) -> None:
-    """Simulate raw Sentinel-1-like scenes with their water polygons."""
+    """Simulate Sentinel-1-like scenes with their water polygons, or raw products of one of the four systems."""
+    if product is not None:
+        from .datasets.simulate.products import simulate_product
+
+        written = simulate_product(product, out, seed=seed, scenes=4 if scenes is None else scenes, size=size)
+        print(f"{len(written)} simulated products in {out}; next: tidemark build {product} --source {out}")
+        return
     from .datasets.simulate import simulate_scenes
 
-    paths = simulate_scenes(out, scenes=scenes, size=size, seed=seed)
+    paths = simulate_scenes(out, scenes=12 if scenes is None else scenes, size=size or 1024, seed=seed)
     print(f"{len(paths)} simulated scenes in {out}; next: tidemark build custom --spec {out / 'spec.yaml'}")
 
 

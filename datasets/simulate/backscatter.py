@@ -60,7 +60,7 @@ def soil_permittivity(moisture):
 
 
 def bare_soil(incidence_deg, rms_height_cm, moisture) -> tuple[np.ndarray, np.ndarray]:
-    """sigma0 (VV, VH) of bare soil, linear, Oh et al. (1992).
+    """sigma0 (VV, VH) of bare soil at C band, linear, Oh et al. (1992).
 
     Smooth dry sand and dust lie at the level of calm water in both polarisations: the classic look-alike.
 
@@ -69,8 +69,15 @@ def bare_soil(incidence_deg, rms_height_cm, moisture) -> tuple[np.ndarray, np.nd
         rms_height_cm: root mean square height of the surface; the model was fitted for k·s from 0.1 to 6.
         moisture: volumetric moisture; the model was fitted above 0.09, and drier soils continue it.
     """
+    return oh_1992(incidence_deg, rms_height_cm, moisture, WAVENUMBER_PER_CM)[1:]
+
+
+def oh_1992(
+    incidence_deg, rms_height_cm, moisture, wavenumber_per_cm: float
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """sigma0 (HH, VV, HV) of bare soil, linear, for a radar of any wavenumber (fitted at L, C and X band)."""
     theta = np.deg2rad(incidence_deg)
-    ks = WAVENUMBER_PER_CM * np.asarray(rms_height_cm)
+    ks = wavenumber_per_cm * np.asarray(rms_height_cm)
     eps = soil_permittivity(moisture)
     cos, root = np.cos(theta), np.sqrt(eps - np.sin(theta) ** 2)
     fresnel_h = ((cos - root) / (cos + root)) ** 2
@@ -79,7 +86,7 @@ def bare_soil(incidence_deg, rms_height_cm, moisture) -> tuple[np.ndarray, np.nd
     co_ratio = (1 - (2 * theta / np.pi) ** (1 / (3 * nadir)) * np.exp(-ks)) ** 2  # HH / VV
     cross_ratio = 0.23 * np.sqrt(nadir) * (1 - np.exp(-ks))  # HV / VV
     vv = 0.7 * (1 - np.exp(-0.65 * ks**1.8)) * cos**3 / np.sqrt(co_ratio) * (fresnel_v + fresnel_h)
-    return vv, vv * cross_ratio
+    return vv * co_ratio, vv, vv * cross_ratio
 
 
 def vegetation(cover: str, incidence_deg) -> tuple[np.ndarray, np.ndarray]:

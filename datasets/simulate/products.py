@@ -1,0 +1,69 @@
+"""Simulated products of one of the four systems, as its archives deliver them."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from importlib import import_module
+from pathlib import Path
+
+from ... import __version__
+from ...errors import InputError
+from ..files import write_atomic
+from .rasters import NOTICE
+
+# product: module, function, smallest size, multiple of the size, size by default
+PRODUCTS: dict[str, tuple[str, str, int, int, int]] = {
+    "alos-dswe": (".alos_dswe", "simulate_alos_dswe", 128, 1, 1024),
+    "tibet-water": (".tibet", "simulate_tibet_water", 128, 1, 1024),
+    "polar-ice": (".polar", "simulate_polar_ice", 128, 1, 1024),
+    "l8s2": (".l8s2", "simulate_l8s2", 128, 2, 768),
+}
+MAX_SIZE_PX = 8192
+MAX_SCENES = 39
+
+
+def simulate_product(
+    product: str, out: str | Path, seed: int = 0, scenes: int = 4, size: int | None = None
+) -> list[Path]:
+    """Write simulated raw scenes of a system in its archives' folders, names, types and metadata.
+
+    The same arguments give the same bytes, and a scene does not depend on how many others there are. Beside them
+    ``simulation.json`` says that they are simulated, and from what; builders mark their data sets by it.
+
+    Args:
+        product: alos-dswe, tibet-water, polar-ice or l8s2.
+        out: an empty or missing folder.
+        seed: every draw derives from it.
+        scenes: how many scenes (pairs of scenes for alos-dswe and l8s2).
+        size: side in pixels of the product's own grid (12.5 m, 10 m, 40 m, 10 m).
+
+    Returns:
+        The files or folders of the scenes.
+
+    Raises:
+        InputError: an unknown product, a number outside its range, a folder that holds something.
+        StorageError: the folder is not writable or full.
+    """
+    if product not in PRODUCTS:
+        raise InputError(f"no such product: {product}", hint=f"one of {', '.join(PRODUCTS)}")
+    module, function, least, multiple, default = PRODUCTS[product]
+    size = default if size is None else size
+    if not 1 <= scenes <= MAX_SCENES or seed < 0:
+        raise InputError(f"scenes must be 1 to {MAX_SCENES} and the seed not negative, found {scenes} and {seed}")
+    if not least <= size <= MAX_SIZE_PX or size % multiple:
+        raise InputError(f"size must be {least} to {MAX_SIZE_PX} and a multiple of {multiple}, found {size}")
+    out = Path(out)
+    if out.exists() and (not out.is_dir() or any(out.iterdir())):
+        raise InputError("not an empty folder", where=out, hint="name a new one")
+    make: Callable[..., list[Path]] = getattr(import_module(module, __package__), function)
+    facts = {
+        "notice": NOTICE,
+        "product": product,
+        "tidemark": __version__,
+        "seed": seed,
+        "scenes": scenes,
+        "size": size,
+    }
+    write_atomic(out / "simulation.json", json.dumps(facts, indent=1) + "\n")
+    return make(out, seed=seed, scenes=scenes, size=size)
