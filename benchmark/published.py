@@ -11,6 +11,7 @@ from ..configs import read_yaml
 from ..datasets.spec import Strict, describe_validation
 from ..errors import ConfigError
 from .record_parts import MetricKey
+from .sweep import load_table, table_names
 
 FOLDER = Path(__file__).resolve().parents[1] / "configs" / "tables" / "published"
 Words = Annotated[str, Field(min_length=1, max_length=1000)]
@@ -64,3 +65,12 @@ def load_published(name: str | Path) -> Published:
         return Published.model_validate(read_yaml(path))
     except ValidationError as error:
         raise ConfigError(describe_validation(error), where=path) from None
+
+
+def published_for(dataset: str, version: str, split: str) -> Published | None:
+    """The figures that a table of the package shows beside a data set's split; None where there are none."""
+    for name in table_names():
+        for part in load_table(name).parts:
+            if (part.dataset, part.version) == (dataset, version) and split in part.published:
+                return load_published(part.published[split])
+    return None

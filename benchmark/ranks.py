@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from ..errors import InputError
-from .uncertainty import MIN_UNITS_RANK, holm, sign_flip_p
+from .uncertainty import MIN_UNITS_RANK, holm, sign_flip_p_values
 
 ALPHA = 0.05
 
@@ -57,15 +57,17 @@ def rank(scores: Mapping[str, ArrayLike], *, higher_is_better: bool = True) -> R
     units = int(np.count_nonzero(known >= min(2, len(values))))
     if units < MIN_UNITS_RANK:
         return Ranking(None, units, {})
-    pairs, differences = list(combinations(values, 2)), {}
-    for a, b in pairs:
-        difference = values[a] - values[b]
-        differences[a, b] = difference[~np.isnan(difference)]
-    p_values = [sign_flip_p(d) if len(d) >= MIN_UNITS_RANK else 1.0 for d in differences.values()]
+    pairs = list(combinations(values, 2))
+    differences = np.array([values[a] - values[b] for a, b in pairs]).reshape(len(pairs), len(known))
+    p_values = np.ones(len(pairs))
+    common = np.count_nonzero(~np.isnan(differences), axis=1)
+    for count in set(common[common >= MIN_UNITS_RANK].tolist()):  # pairs with as many units share their flips
+        alike = np.flatnonzero(common == count)
+        p_values[alike] = sign_flip_p_values(np.array([d[~np.isnan(d)] for d in differences[alike]]))
     adjusted = dict(zip(pairs, holm(p_values).tolist(), strict=True))
     ranks = dict.fromkeys(values, 1)
-    for (a, b), p in adjusted.items():
-        if p < ALPHA:
-            a_wins = (differences[a, b].sum() > 0) == higher_is_better
+    for (a, b), difference in zip(pairs, differences, strict=True):
+        if adjusted[a, b] < ALPHA:
+            a_wins = (np.nansum(difference) > 0) == higher_is_better
             ranks[b if a_wins else a] += 1
     return Ranking(ranks, units, adjusted)

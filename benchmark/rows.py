@@ -17,6 +17,7 @@ from .records import HEADLINE, RESULT_NAME, ClassDef, DatasetRef, Interval, Kind
 from .scores import as_metric, counts_of, estimates
 
 MAX_FILES = 100_000
+NO_RECORDS = frozenset({"submission.json", "verification.json", "withdrawn.json"})
 
 
 @dataclass(frozen=True)
@@ -77,6 +78,8 @@ class Row:
 def collect(paths: Iterable[str | Path]) -> list[Result]:
     """All records among files and folders: every ``result.json`` below a folder, or all its ``.json`` when it has none.
 
+    What lies beside records in a folder of submissions (``submission.json`` and its like) is passed over.
+
     Raises:
         FormatError: a file that is no record.
         InputError: a path that is not there.
@@ -85,7 +88,9 @@ def collect(paths: Iterable[str | Path]) -> list[Result]:
     for path in map(Path, paths):
         if not path.exists():
             raise InputError("no such file or folder", where=path)
-        found = [path] if path.is_file() else sorted(path.rglob(RESULT_NAME)) or sorted(path.rglob("*.json"))
+        found = [path] if path.is_file() else sorted(path.rglob(RESULT_NAME))
+        if not found:
+            found = sorted(p for p in path.rglob("*.json") if p.name not in NO_RECORDS)
         if len(found) > MAX_FILES:
             raise InputError(f"{len(found)} records, over the limit of {MAX_FILES}", where=path)
         results += map(read_result, found)

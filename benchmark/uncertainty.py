@@ -121,16 +121,27 @@ def sign_flip_p(differences: ArrayLike, resamples: int = RESAMPLES, random_seed:
         All 2^U flips up to 12 units, else ``resamples`` random ones (counting the observed one). 1.0 without units.
     """
     differences = np.asarray(differences, np.float64)
-    differences = differences[~np.isnan(differences)]
-    n_units = len(differences)
+    return float(sign_flip_p_values(differences[None, ~np.isnan(differences)], resamples, random_seed)[0])
+
+
+def sign_flip_p_values(
+    differences: NDArray[np.float64], resamples: int = RESAMPLES, random_seed: int = RANDOM_SEED
+) -> NDArray[np.float64]:
+    """`sign_flip_p` of many pairs of models at once: (P, U) finite differences to (P,) p values, the same flips."""
+    n_pairs, n_units = differences.shape
     if n_units <= EXACT_UNITS:
         signs = 1.0 - 2.0 * ((np.arange(2**n_units)[:, None] >> np.arange(n_units)) & 1)
     else:
         generator = np.random.Generator(np.random.PCG64(random_seed))
         signs = 1.0 - 2.0 * generator.integers(0, 2, (resamples, n_units))
         signs[0] = 1.0
-    observed = abs(differences.sum())
-    return float(np.mean(np.abs(signs @ differences) >= observed * (1 - 1e-12) - 1e-15))
+    observed = np.abs(differences.sum(1)) * (1 - 1e-12) - 1e-15
+    p_values = np.empty(n_pairs)
+    step = max(1, CHUNK // len(signs))
+    for start in range(0, n_pairs, step):
+        some = slice(start, start + step)
+        p_values[some] = np.mean(np.abs(signs @ differences[some].T) >= observed[some], axis=0)
+    return p_values
 
 
 def holm(p_values: Sequence[float]) -> NDArray[np.float64]:

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import time
+
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from tidemark.benchmark.ranks import rank
+from tidemark.benchmark.uncertainty import sign_flip_p, sign_flip_p_values
 from tidemark.errors import InputError
 
 
@@ -62,6 +65,21 @@ def test_undefined_units_are_left_out_of_their_pairs_only():
 def test_different_units_are_refused():
     with pytest.raises(InputError, match="one score a unit"):
         rank({"a": scenes(10), "b": scenes(11)})
+
+
+def test_two_hundred_models_are_ranked_in_seconds_with_the_p_values_of_single_pairs():
+    scores = {str(i): scenes(40, i) + i / 400 for i in range(200)}
+    scores["0"][:3] = np.nan
+    start = time.process_time()
+    found = rank(scores)
+    assert time.process_time() - start < 10
+    assert len(found.p_values) == 200 * 199 // 2
+
+
+@pytest.mark.parametrize("units", [10, 30])
+def test_many_pairs_at_once_have_the_p_values_of_single_ones(units):
+    differences = np.random.default_rng(3).normal(0.02, 0.05, (6, units))
+    assert sign_flip_p_values(differences).tolist() == [sign_flip_p(d) for d in differences]
 
 
 def test_no_model_and_one_model():

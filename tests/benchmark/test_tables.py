@@ -9,7 +9,7 @@ import pytest
 from rich.console import Console
 from tidemark.benchmark import metrics
 from tidemark.benchmark.figures import figures
-from tidemark.benchmark.published import Published, load_published
+from tidemark.benchmark.published import Published, load_published, published_for
 from tidemark.benchmark.records import Interval, make_result, write_result
 from tidemark.benchmark.render import console, html, latex, markdown, replace_between_markers
 from tidemark.benchmark.scores import Counts, as_metric, estimates, unit_scores
@@ -119,6 +119,8 @@ def test_collect_reads_run_folders_and_committed_records(tmp_path):
     assert [r.seed for r in collect([tmp_path / "runs", tmp_path / "records"])] == [0, 1]
     with pytest.raises(InputError, match="no such file"):
         collect([tmp_path / "nowhere"])
+    (tmp_path / "records" / "submission.json").write_text("{}")  # of a submission, read by leaderboard/entries.py
+    assert [r.seed for r in collect([tmp_path / "records"])] == [1]
     (tmp_path / "records" / "bad.json").write_text("{}")
     with pytest.raises(FormatError, match="bad.json: /id"):
         collect([tmp_path / "records"])
@@ -281,6 +283,11 @@ def test_every_published_figure_names_its_source_and_a_metric_that_the_table_has
     for row in published.rows:
         assert set(row.metrics) <= known and all(0 < value < 1 for value in row.metrics.values())
     assert published.url.startswith("https://doi.org/10.")
+
+
+def test_the_tables_say_which_published_figures_belong_to_a_split():
+    assert published_for("ombria-official", "1.0.0", "test").rows[0].metrics["mean_class_iou"] == 0.5734
+    assert published_for("ombria", "1.0.0", "val") is None and published_for("nowhere", "1.0.0", "test") is None
 
 
 @pytest.mark.parametrize(
