@@ -7,7 +7,7 @@ from torch import nn
 
 from ..errors import ConfigError, InputError
 from .registry import ModelSpec, register
-from .unet import pad_to_multiple
+from .segmentation import pad_to_multiple
 
 
 @register("patch-cnn", label="patch CNN", tasks=("classification",))

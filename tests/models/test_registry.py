@@ -4,21 +4,30 @@ from __future__ import annotations
 
 import pytest
 import torch
+from tidemark.datasets.spec import Band, ClassDef
+from tidemark.datasets.transforms import Preprocess
 from tidemark.errors import ConfigError, InputError, WeightsError
 from tidemark.models import registry
 from tidemark.models.registry import ModelSpec, create_model, find_model, list_models, register
+from tidemark.models.weights import from_pretrained, save_pretrained
 
 SMALL = {
     "unet": {"encoder": "resnet18", "decoder_channels": [16, 16, 8, 8, 4]},
     "patch-cnn": {"width": 4, "hidden": 16},
+    "deeplabv3plus": {"decoder_channels": 16},
+    "hrnet": {"encoder": "tu-hrnet_w18_small", "decoder_channels": [16, 16, 8, 8, 4]},
+    "segformer": {"decoder_channels": 16},
 }
 CHANNELS = 3
 
 
+def spec_of(name, task):
+    return ModelSpec({key: CHANNELS for key in find_model(name).inputs}, 1 if task == "segmentation" else 3)
+
+
 def build(name, task):
     torch.manual_seed(0)
-    spec = ModelSpec({key: CHANNELS for key in find_model(name).inputs}, 1 if task == "segmentation" else 3)
-    return create_model(name, spec, **SMALL.get(name, {}))
+    return create_model(name, spec_of(name, task), **SMALL.get(name, {}))
 
 
 def inputs(name, batch, height, width):
@@ -77,6 +86,24 @@ def test_a_state_dict_carries_the_whole_model(name):
         assert torch.equal(model(**batch), other.eval()(**batch))
 
 
+def test_weights_on_disk_give_the_same_model(name, tmp_path):
+    task = find_model(name).tasks[0]
+    model, bands = build(name, task).eval(), [Band(name=f"b{i}") for i in range(CHANNELS)]
+    save_pretrained(
+        model,
+        tmp_path,
+        name=name,
+        spec=spec_of(name, task),
+        args=SMALL.get(name, {}),
+        preprocess_config=Preprocess(bands, normalization="none").to_config(),
+        classes=[ClassDef(id=i, name=str(i), color="#000000") for i in range(2)],
+        card={"task_kind": task},
+    )
+    batch = inputs(name, 2, 64, 64)
+    with torch.no_grad():
+        assert torch.equal(model(**batch), from_pretrained(tmp_path).model(**batch))
+
+
 def test_another_number_of_bands_is_refused_in_words(name):
     model = build(name, find_model(name).tasks[0]).eval()
     with pytest.raises(InputError, match=f"made for {CHANNELS} channels, the image has 5"):
@@ -122,7 +149,7 @@ def test_a_missing_input_is_named(monkeypatch):
         create_model("pan", ModelSpec({"image": 2}, 1))
 
 
-@pytest.mark.parametrize("encoder", ["mobilenet_v2", "efficientnet-b0", "tu-resnet18"])
+@pytest.mark.parametrize("encoder", ["mobilenet_v2", "efficientnet-b0", "tu-resnet18", "tu-convnext_atto"])
 def test_the_unet_takes_any_encoder_and_number_of_bands(encoder):
     model = create_model("unet", ModelSpec({"image": 7}, 2), encoder=encoder).eval()
     with torch.no_grad():
