@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -211,11 +212,11 @@ def _histograms(scored: Scored) -> tuple[Histogram | None, Histogram | None]:
     return tuple(None if c is None else as_histogram(c) for c in (scored.calibration, scored.confidence))
 
 
-def _record_of_run(scored: Scored, info: RunInfo, config: str, speed: Speed | None) -> Result:
-    manifest, own, made = scored.manifest, provenance(), info.provenance
-    found, units = figures_of(scored)
+def record_fields(scored: Scored) -> dict[str, Any]:
+    """The fields of a `Result` that predictions and data decide, whoever made the predictions."""
+    manifest, (found, units) = scored.manifest, figures_of(scored)
     calibration, confidence = _histograms(scored)
-    return make_result(
+    return dict(
         task=scored.task,
         dataset=DatasetRef(
             name=manifest.name,
@@ -227,6 +228,23 @@ def _record_of_run(scored: Scored, info: RunInfo, config: str, speed: Speed | No
             licence=manifest.licence,
             split=scored.split,
         ),
+        classes=manifest.task.classes,
+        bands=tuple(_names(scored)) if scored.task == "harmonization" else (),
+        metrics=found,
+        units=units,
+        chips=scored.chips,
+        calibration=calibration,
+        confidence=confidence,
+        predictions_sha256=scored.predictions_sha256,
+        confusion_sha256=scored.confusion_sha256,
+    )
+
+
+def _record_of_run(scored: Scored, info: RunInfo, config: str, speed: Speed | None) -> Result:
+    own, made = provenance(), info.provenance
+    recipe = parse_yaml(config, where=CONFIG_NAME) if config.strip() else None
+    return make_result(
+        **record_fields(scored),
         model=ModelRef(
             name=info.model,
             arguments=info.arguments,
@@ -236,13 +254,6 @@ def _record_of_run(scored: Scored, info: RunInfo, config: str, speed: Speed | No
             label=info.label or info.model,
         ),
         seed=info.seed,
-        classes=manifest.task.classes,
-        bands=tuple(_names(scored)) if scored.task == "harmonization" else (),
-        metrics=found,
-        units=units,
-        chips=scored.chips,
-        calibration=calibration,
-        confidence=confidence,
         speed=speed,
         harness=Harness(version=own.tidemark, git_commit=own.git_commit, dirty=own.dirty),
         made_with=Harness(version=made.tidemark, git_commit=made.git_commit, dirty=made.dirty),
@@ -250,7 +261,5 @@ def _record_of_run(scored: Scored, info: RunInfo, config: str, speed: Speed | No
         command=made.command,
         device=made.device,
         config=config,
-        config_hash=config_hash(parse_yaml(config, where=CONFIG_NAME), info.dataset.content_sha256),
-        predictions_sha256=scored.predictions_sha256,
-        confusion_sha256=scored.confusion_sha256,
+        config_hash=None if recipe is None else config_hash(recipe, info.dataset.content_sha256),
     )
