@@ -102,10 +102,14 @@ def load_entries(folders: str | Path | Iterable[str | Path]) -> list[BoardEntry]
     return _house_rows(plain) + [replace(e, superseded_by=_replacement(e, submissions)) for e in submissions]
 
 
+def plain_team(name: str) -> str:
+    """A team's name without case, extra spaces and letters of other widths: what tells teams apart."""
+    return " ".join(unicodedata.normalize("NFKC", name).casefold().split())
+
+
 def same_team(a: str, b: str) -> bool:
-    """Whether two names of teams are one but for case, spaces and look-alike letters of other widths."""
-    plain = [" ".join(unicodedata.normalize("NFKC", name).casefold().split()) for name in (a, b)]
-    return plain[0] == plain[1]
+    """Whether two names are of one team."""
+    return plain_team(a) == plain_team(b)
 
 
 def _replacement(entry: BoardEntry, submissions: list[BoardEntry]) -> str | None:
