@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +13,7 @@ import torch
 from .. import _compat, configs  # noqa: F401
 from ..datasets.context import context_scale
 from ..datasets.loader import ChipLoader
+from ..datasets.spec import load_manifest
 from ..datasets.transforms import Preprocess, image_array
 from ..errors import FormatError, WeightsError
 from .device import enough_memory, find_device
@@ -133,6 +135,42 @@ def decide(probabilities: torch.Tensor, valid: torch.Tensor) -> list[Prediction]
     return [(k, p if p.ndim == 1 else None) for k, p in zip(classes, scaled.cpu().numpy(), strict=True)]
 
 
+@dataclass(frozen=True)
+class BatchPredictor:
+    """Maps a batch of a ``ChipLoader``: ``image`` and ``valid`` name its arrays (None: the bands' nodata decide)."""
+
+    infer: Inference
+    image: str
+    valid: str | None
+
+    def __call__(self, batch: dict[str, torch.Tensor]) -> list[Prediction]:
+        contexts = {name: batch[name] for name in self.infer.contexts}
+        return decide(*self.infer(batch[self.image], batch[self.valid] if self.valid else None, **contexts))
+
+
+def open_inference(
+    pretrained: Pretrained, folder: str | Path, split: str, *, device: str = "auto", batch_size: int = 1
+) -> tuple[ChipLoader, BatchPredictor]:
+    """A loader of the arrays that the model and the data's validity need, and what maps one of its batches.
+
+    Args:
+        pretrained: the weights.
+        folder: the data set's version folder.
+        split: name of the split.
+        device: see ``find_device``.
+        batch_size: chips per batch.
+
+    Raises:
+        WeightsError: the weights do not fit the data set's bands or units.
+    """
+    manifest = load_manifest(folder)
+    image = image_array(manifest)
+    masks = [a.name for a in manifest.arrays if a.role == "valid" and a.shape == image.shape[1:]]
+    infer = Inference(pretrained, pretrained.check_input(image.bands), device)
+    loader = ChipLoader(folder, split, batch_size, arrays=[image.name, *infer.contexts, *masks[:1]])
+    return loader, BatchPredictor(infer, image.name, masks[0] if masks else None)
+
+
 def predict_split(
     run: str | Path,
     split: str,
@@ -168,8 +206,7 @@ def predict_split(
             hint="train again",
         )
     source = Path(folder or info.dataset.folder)
-    loader = ChipLoader(source, split, batch_size or cfg.TRAIN.BATCH_SIZE)
-    manifest = loader.manifest
+    manifest = load_manifest(source)
     if folder is None and manifest.content_sha256 != info.dataset.content_sha256:
         raise FormatError(
             f"the run has seen the content {info.dataset.content_sha256[:16]}…, here is "
@@ -183,17 +220,14 @@ def predict_split(
             f"set has {', '.join(c.name for c in manifest.task.classes)}",
             where=run / "weights",
         )
-    image = image_array(manifest)
-    masks = [a.name for a in manifest.arrays if a.role == "valid" and a.shape == image.shape[1:]]
-    infer = Inference(pretrained, pretrained.check_input(image.bands), device or cfg.TRAIN.DEVICE)
-    loader = ChipLoader(source, split, loader.batch_size, arrays=[image.name, *infer.contexts, *masks[:1]])
+    device, batch_size = device or cfg.TRAIN.DEVICE, batch_size or cfg.TRAIN.BATCH_SIZE
+    loader, predict = open_inference(pretrained, source, split, device=device, batch_size=batch_size)
 
     def chips() -> Iterator[Prediction]:
         from rich.progress import track
 
         for batch in track(loader, f"predict {split}", len(loader), transient=True, disable=not sys.stderr.isatty()):
-            more = {name: batch[name] for name in infer.contexts}
-            yield from decide(*infer(batch[image.name], batch[masks[0]] if masks else None, **more))
+            yield from predict(batch)
 
     dataset = {key: getattr(manifest, key) for key in ("name", "version", "content_sha256")}
     return write_predictions(
