@@ -103,6 +103,10 @@ def simulate(
     product: Annotated[
         str | None, typer.Option(help="Raw scenes of a system: alos-dswe, tibet-water, polar-ice or l8s2.")
     ] = None,
+    name: Annotated[str, typer.Option(help="Name of the data set to build from the scenes.")] = "s1-water-simulated",
+    val: Annotated[int | None, typer.Option(help="Scenes for validation; a fifth by default.")] = None,
+    test: Annotated[int | None, typer.Option(help="Scenes for the test; a fifth by default.")] = None,
+    looks: Annotated[float, typer.Option(help="Equivalent number of looks of the speckle.")] = 4.4,
 ) -> None:
     """Simulate Sentinel-1-like scenes with their water polygons, or raw products of one of the four systems."""
     if product is not None:
@@ -113,7 +117,8 @@ def simulate(
         return
     from .datasets.simulate import simulate_scenes
 
-    paths = simulate_scenes(out, scenes=12 if scenes is None else scenes, size=size or 1024, seed=seed)
+    number, options = 12 if scenes is None else scenes, {"name": name, "val": val, "test": test}
+    paths = simulate_scenes(out, number, size or 1024, seed, looks, **options)
     print(f"{len(paths)} simulated scenes in {out}; next: tidemark build custom --spec {out / 'spec.yaml'}")
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import re
 from collections.abc import Callable
 from pathlib import Path
 
@@ -18,6 +19,7 @@ from .scenes import COARSE, MAX_SIZE_PX, NODATA, SceneInfo, simulate_scene
 NOTICE = "SIMULATED scene, not an observation"
 MAX_SCENES = 600
 CHIP_SIZE = 256
+NAME = re.compile(r"[a-z0-9][a-z0-9_.-]{0,63}")
 
 
 def simulate_scenes(
@@ -27,6 +29,10 @@ def simulate_scenes(
     seed: int,
     looks: float = LOOKS_IW_GRDH,
     progress: Callable[[int, int], None] | None = None,
+    *,
+    name: str = "s1-water-simulated",
+    val: int | None = None,
+    test: int | None = None,
 ) -> list[Path]:
     """Write simulated scenes with their truth, and ``spec.yaml`` that makes a data set of them.
 
@@ -35,11 +41,13 @@ def simulate_scenes(
     Args:
         out: folder for ``S1SIM_<id>_<date>.tif`` (VV and VH in dB, float32, 0 = no data), ``<id>_water.gpkg`` (water
             polygons in the scene's CRS), ``scenes.json`` (what each scene was made of) and ``spec.yaml``.
-        scenes: how many; the last fifth or so is the test split, at least one scene each for train, val and test.
+        scenes: how many.
         size: side of a scene in pixels of 10 m, a multiple of 4.
         seed: every draw derives from it.
         looks: equivalent number of looks of the speckle.
         progress: called with scenes done and scenes in all.
+        name: of the data set in ``spec.yaml``.
+        val, test: scenes of these splits, the last ones; by default about a fifth each, at least one.
 
     Returns:
         The GeoTIFF files.
@@ -54,6 +62,13 @@ def simulate_scenes(
         raise InputError(f"size must be 64 to {MAX_SIZE_PX} and a multiple of {COARSE}, found {size}")
     if not 0.5 <= looks <= 1000 or seed < 0:
         raise InputError(f"looks must be 0.5 to 1000 and the seed not negative, found {looks} and {seed}")
+    if not NAME.fullmatch(name):
+        raise InputError(f"a data set's name has small letters, digits, '.', '_' and '-', found {name!r}")
+    fifth = max(1, round(scenes / 5))
+    test = min(fifth, scenes - 1) if test is None else test
+    val = max(0, min(fifth, scenes - 1 - test)) if val is None else val
+    if val + test >= scenes or min(val, test) < 0:
+        raise InputError(f"{val} of {scenes} scenes for val and {test} for test leave none to train on")
     paths, infos = [], []
     for index in range(scenes):
         image, water, info = simulate_scene(seed, index, size, looks)
@@ -66,7 +81,8 @@ def simulate_scenes(
             progress(index + 1, scenes)
     listing = {"notice": NOTICE, "tidemark": __version__, "seed": seed, "scenes": [i.as_json() for i in infos]}
     write_atomic(Path(out) / "scenes.json", json.dumps(listing, indent=1) + "\n")
-    write_atomic(Path(out) / "spec.yaml", specification(infos, seed))
+    splits = split_lists([info.id for info in infos], val, test)
+    write_atomic(Path(out) / "spec.yaml", specification(infos, seed, splits, name))
     return paths
 
 
@@ -110,21 +126,19 @@ def _water_polygons(water: np.ndarray, info: SceneInfo) -> bytes:
     return buffer.getvalue()
 
 
-def split_lists(ids: list[str]) -> dict[str, list[str]]:
-    """Training, validation and test scenes, in order: about 3/5, 1/5 and 1/5 with at least one each."""
-    held_out = max(1, round(len(ids) / 5))
-    cuts = (max(len(ids) - 2 * held_out, 1), max(len(ids) - held_out, 1))
-    return {"train": ids[: cuts[0]], "val": ids[cuts[0] : cuts[1]], "test": ids[cuts[1] :]}
+def split_lists(ids: list[str], val: int, test: int) -> dict[str, list[str]]:
+    """Training, validation and test scenes, in this order."""
+    first = len(ids) - val - test
+    return {"train": ids[:first], "val": ids[first : first + val], "test": ids[first + val :]}
 
 
-def specification(infos: list[SceneInfo], seed: int) -> str:
+def specification(infos: list[SceneInfo], seed: int, lists: dict[str, list[str]], name: str) -> str:
     """The text of ``spec.yaml`` for these scenes."""
     first = infos[0]
-    lists = {name: ids for name, ids in split_lists([i.id for i in infos]).items() if ids}
-    splits = "\n".join(f"    {name}: [{', '.join(json.dumps(i) for i in ids)}]" for name, ids in lists.items())
+    splits = "\n".join(f"    {split}: [{', '.join(json.dumps(i) for i in ids)}]" for split, ids in lists.items() if ids)
     return f"""\
 # Build it with: tidemark build custom --spec spec.yaml
-name: s1-water-simulated
+name: {name}
 version: 1.0.0
 title: Simulated Sentinel-1 water
 description: >-

@@ -8,7 +8,6 @@ import rasterio
 from tidemark.datasets import polygons, raster
 from tidemark.datasets.build_spec import load_spec
 from tidemark.datasets.simulate import backscatter, scenes, simulate_scenes, terrain
-from tidemark.datasets.simulate.write import split_lists
 from tidemark.errors import InputError
 
 SIZE = 128
@@ -81,16 +80,24 @@ def test_the_specification_beside_the_scenes_is_valid(folder):
     assert spec.simulated and spec.splits.scenes == {"train": ("000", "001"), "val": ("002",), "test": ("003",)}
 
 
-@pytest.mark.parametrize("n", [1, 2, 3, 5, 12, 14])
-def test_every_scene_is_in_one_split(n):
-    ids = [str(i) for i in range(n)]
-    lists = split_lists(ids)
-    assert sum(lists.values(), []) == ids and (n < 3 or all(lists.values()))
+@pytest.mark.parametrize("given", [(1, None, None), (2, None, None), (3, None, None), (7, None, None), (6, 0, 4),
+                                   (7, 2, None), (6, None, 4)])  # fmt: skip
+def test_every_scene_is_in_one_split_and_some_are_for_training(tmp_path, given):
+    number, val, test = given
+    simulate_scenes(tmp_path, scenes=number, size=64, seed=1, val=val, test=test, name="chosen-name")
+    spec = load_spec(tmp_path / "spec.yaml")
+    lists = spec.splits.scenes
+    assert spec.name == "chosen-name" and list(lists["train"])
+    assert [i for ids in lists.values() for i in ids] == [f"{i:03d}" for i in range(number)]
+    assert number < 3 or val == 0 or set(lists) == {"train", "val", "test"}
+    for split, count in (("val", val), ("test", test)):
+        assert count is None or len(lists.get(split, ())) == count
 
 
 @pytest.mark.parametrize(
-    "wrong", [dict(scenes=0), dict(size=66), dict(size=32), dict(size=10**6), dict(seed=-1), dict(looks=0)]
-)
+    "wrong", [dict(scenes=0), dict(size=66), dict(size=32), dict(size=10**6), dict(seed=-1), dict(looks=0),
+              dict(scenes=4, val=1, test=3), dict(scenes=4, val=-1), dict(name="A b"), dict(name="../x")]
+)  # fmt: skip
 def test_numbers_out_of_range_are_refused(tmp_path, wrong):
     with pytest.raises(InputError):
         simulate_scenes(tmp_path, **({"scenes": 1, "size": 64, "seed": 0} | wrong))
