@@ -17,7 +17,7 @@ Positive = Annotated[float, Field(gt=0)]
 Levels = Annotated[tuple[Count, ...], Field(min_length=256, max_length=256)]
 
 
-def _small(arguments: dict[str, Any]) -> dict[str, Any]:
+def small_json(arguments: dict[str, Any]) -> dict[str, Any]:
     if len(json.dumps(arguments)) > 10_000:
         raise ValueError("more than 10 000 characters of arguments")
     return arguments
@@ -99,15 +99,41 @@ class ModelRef(Strict):
     """Which model; ``trained`` is False for the trivial rows that learn nothing, ``label`` is its name in tables."""
 
     name: Name
-    arguments: Annotated[dict[Words, JsonValue], AfterValidator(_small)] = {}
+    arguments: Annotated[dict[Words, JsonValue], AfterValidator(small_json)] = {}
     parameters: Count
     weights_sha256: Sha256 | None
     trained: bool
     label: Annotated[str, Field(min_length=1, max_length=100)]
 
 
+class Latency(Strict):
+    """Milliseconds from one chip to its result at batch 1, over all processes: percentiles of ``samples`` runs."""
+
+    p50_ms: Positive
+    p90_ms: Positive
+    p99_ms: Positive
+    samples: Annotated[int, Field(ge=1, le=2**31)]
+
+
+class Ratio(Strict):
+    """A rate divided by that of the reference model, ``unet`` with ResNet-18 in fp32, in turns in one process.
+
+    It reads the same chips in the same batches, so that ratios from different devices can be set side by side.
+    """
+
+    median: Positive
+    low: Positive
+    high: Positive
+
+
 class Speed(Strict):
-    """End-to-end throughput (HDF5 shards to class maps in host memory): median, and range over the repeats."""
+    """Throughput of one of PROTOCOL's figures: median over fresh processes (or timed spans), and their range.
+
+    ``kind`` says which figure, and figures of different kinds are never compared: ``model`` (tensors resident on the
+    device), ``end-to-end`` (HDF5 shards to class maps in host memory, files in the page cache), ``scene`` (GeoTIFF to
+    GeoTIFF; a chip is a tile, but pixels and ground count once however often tiles overlap), ``loader`` (HDF5 to host
+    memory). None: not measured, or (km²) no georeference.
+    """
 
     chips_per_s: Positive
     mpx_per_s: Positive
@@ -116,6 +142,17 @@ class Speed(Strict):
     threads: Annotated[int, Field(ge=1, le=65536)]
     precision: Annotated[str, Field(max_length=32)]
     batch: Annotated[int, Field(ge=1, le=2**20)]
+    kind: Literal["model", "end-to-end", "scene", "loader"] = "end-to-end"
+    processes: Annotated[int, Field(ge=1, le=1000)] = 1
+    km2_per_s: Positive | None = None
+    latency: Latency | None = None
+    peak_memory_bytes: Count | None = None
+    parameters: Count | None = None
+    gflops_per_chip: Positive | None = None
+    reference_ratio: Ratio | None = None
+    driver: Words | None = None
+    cuda: Words | None = None
+    torch: Words | None = None
 
 
 class Harness(Strict):
