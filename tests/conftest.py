@@ -47,10 +47,11 @@ def tiny_dataset(tmp_path_factory) -> Callable:
     """Factory: ``tiny_dataset(codec="blosc", ...)`` returns the folder of a built data set.
 
     Two scenes per split, each with a shard of its own, and ``chips`` chips in each. Keyword arguments: ``name``,
-    ``version``, ``codec``, ``kind`` ("segmentation" or "classification"), ``chips`` (a number, or one per split),
-    ``shape`` and ``dtype`` of the image, ``bands`` (of the manifest), ``classes`` (a number), ``placed`` (with CRS,
-    bounds and transforms) and ``make(rng, header) -> arrays``, by default ``water_chip``. Chips of less than 64 KiB
-    are stored contiguously whatever the codec. Data sets are shared between tests: copy one before breaking it.
+    ``version``, ``codec``, ``kind`` ("segmentation", "classification", or "regression" with ``arrays``), ``chips`` (a
+    number, or one per split), ``shape`` and ``dtype`` of the image, ``bands`` (of the manifest), ``classes`` (a
+    number), ``arrays`` (all that are declared, instead of image and label), ``placed`` (with CRS, bounds and
+    transforms) and ``make(rng, header) -> arrays``, by default ``water_chip``. Chips of less than 64 KiB are stored
+    contiguously whatever the codec. Data sets are shared between tests: copy one before breaking it.
     """
     done: dict[str, object] = {}
 
@@ -65,10 +66,11 @@ def tiny_dataset(tmp_path_factory) -> Callable:
         dtype: str = "uint16",
         bands: tuple[Band, ...] | None = None,
         classes: int = 2,
+        arrays: tuple[Array, ...] | None = None,
         placed: bool = True,
         make: Callable[[np.random.Generator, Header], dict[str, np.ndarray]] = water_chip,
     ):
-        key = repr((name, version, codec, kind, chips, shape, dtype, bands, classes, placed, make))
+        key = repr((name, version, codec, kind, chips, shape, dtype, bands, classes, arrays, placed, make))
         if key in done:
             return done[key]
         if bands is None:
@@ -86,9 +88,12 @@ def tiny_dataset(tmp_path_factory) -> Callable:
             simulated=True,
             task=Task(
                 kind=kind,
-                classes=tuple(ClassDef(id=i, name=f"class {i}", color=COLORS[i]) for i in range(classes)),
+                classes=tuple(ClassDef(id=i, name=f"class {i}", color=COLORS[i]) for i in range(classes))
+                if kind != "regression"
+                else (),
             ),
-            arrays=(
+            arrays=arrays
+            or (
                 Array(name="image", dtype=dtype, shape=shape, role="image", bands=bands),
                 Array(name=role, dtype="uint8", shape=size, role=role),
             ),
