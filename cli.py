@@ -134,6 +134,44 @@ def verify(
 
 
 @app.command()
+def pull(
+    reference: Annotated[str, typer.Argument(help="ORG/NAME, or ORG/NAME@1.0.0, of the Hugging Face Hub.")],
+    out: Annotated[Path, typer.Option(help="Root folder of data sets.")] = Path("data"),
+    split: Annotated[list[str] | None, typer.Option(help="Only this split (may be repeated).")] = None,
+    scene: Annotated[list[str] | None, typer.Option(help="Only the shards of this scene (may be repeated).")] = None,
+    bbox: Annotated[str | None, typer.Option(help="Only what meets west,south,east,north, degrees.")] = None,
+) -> None:
+    """Download a published data set, or a part of it; every file is verified."""
+    from .datasets.hub_command import pull_command
+
+    pull_command(reference, out, split or (), scene or (), bbox)
+
+
+@app.command()
+def push(
+    folder: Folder,
+    repo: Annotated[str, typer.Option(help="Repository on the Hugging Face Hub, ORG/NAME.")],
+    private: Annotated[bool, typer.Option("--private", help="Make a new repository private.")] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Check and list, send nothing.")] = False,
+    rights: Annotated[
+        str, typer.Option("--i-hold-the-rights", help="Why it may be published, where its licence does not say so.")
+    ] = "",
+) -> None:
+    """Publish a data set as a tagged version."""
+    from .datasets.hub_command import push_command
+
+    push_command(folder, repo, private, dry_run, rights)
+
+
+@app.command()
+def cache(clean: Annotated[bool, typer.Option("--clean", help="Remove what is shown.")] = False) -> None:
+    """Show what downloads and streamed chips take, and remove them on request."""
+    from .datasets.hub_command import cache_command
+
+    cache_command(clean)
+
+
+@app.command()
 def audit(
     folder: Folder,
     out: Annotated[Path | None, typer.Option(help="Folder for audit.json and audit.html.")] = None,
@@ -273,10 +311,33 @@ def leaderboard_build(
     records: Annotated[list[Path] | None, typer.Argument(help="Folders of result records.")] = None,
     out: Annotated[Path, typer.Option(help="Folder for index.html and the data beside it.")] = Path("site"),
 ) -> None:
-    """Render the leaderboard page from result records."""
+    """Render the leaderboard page from submissions and result records."""
     from .leaderboard.site import build_site
 
     print(build_site(records or [Path(__file__).parent / "leaderboard" / "submissions"], out))
+
+
+@leaderboard_app.command("publish")
+def leaderboard_publish(
+    out: Annotated[Path, typer.Option(help="A new folder, or one published before.")],
+    records: Annotated[list[Path] | None, typer.Argument(help="Folders of submissions and result records.")] = None,
+) -> None:
+    """Write the page as a Hugging Face static Space, ready to upload."""
+    from .leaderboard.publish import publish
+
+    folder = publish(records or [Path(__file__).parent / "leaderboard" / "submissions"], out)
+    print(f"{folder}; upload it: hf upload OWNER/NAME {folder} --repo-type space")
+
+
+@leaderboard_app.command("card")
+def leaderboard_card(
+    weights: Annotated[Path, typer.Argument(help="A folder of weights, or a run's.")],
+    records: Annotated[list[Path], typer.Argument(help="Result records of these weights.")],
+) -> None:
+    """Enter the scores of records into the model card beside the weights (README.md, its model-index)."""
+    from .leaderboard.publish import score_card
+
+    print(score_card(weights, records))
 
 
 def main() -> None:

@@ -23,6 +23,12 @@ def explain(error: Exception, where: object) -> TidemarkError:
         what, hint = "no such repository, or it is private (404)", "check the name; if it is private, `hf auth login`"
     elif isinstance(error, errors.EntryNotFoundError) and not isinstance(error, errors.LocalEntryNotFoundError):
         what, hint = "a file is missing in the repository (404)", "its publisher must upload the version again"
+    elif isinstance(error, errors.FileMetadataError):
+        what, hint = "what answers there is no Hugging Face Hub", "check HF_ENDPOINT, proxy and certificates"
+    elif isinstance(error, errors.LocalEntryNotFoundError) and isinstance(
+        error.__cause__, errors.HfHubHTTPError | errors.FileMetadataError
+    ):
+        return explain(error.__cause__, where)
     elif isinstance(error, errors.LocalEntryNotFoundError | errors.OfflineModeIsEnabled):
         what, hint = "not in the local cache, and the hub cannot be reached", "connect, or unset HF_HUB_OFFLINE"
     elif isinstance(error, errors.HfHubHTTPError):

@@ -33,9 +33,7 @@ class Published:
     new: bool
 
 
-def push(
-    folder: str | Path, repo: str, *, private: bool = False, dry_run: bool = False, rights: str = ""
-) -> Published:
+def push(folder: str | Path, repo: str, *, private: bool = False, dry_run: bool = False, rights: str = "") -> Published:
     """Publish ``<root>/<name>/<version>`` as tag ``v<version>``.
 
     The files go up in one commit. After an interruption the next call sends only what the Hub has not got yet. A

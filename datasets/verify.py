@@ -39,7 +39,8 @@ def verify(
     """Compare a data set with its manifest.
 
     Every shard passes the guard and has its sha256 compared; a shard whose sha256 differs is searched chip by chip.
-    Of a data set that was pulled in part only the shards that are here are looked at. ``deep`` decodes every chip of every shard, compares all checksums and counts the statistics and labels again.
+    Of a data set that was pulled in part only the shards that are here are looked at. ``deep`` decodes every chip of
+    every shard, compares all checksums and counts the statistics and labels again.
 
     Raises FormatError only where there is no readable manifest; all other faults are in ``problems``.
     """
@@ -126,7 +127,7 @@ def _check_chips(shard: Shard, tally: Tally) -> list[str]:
 def _check_counts(folder: Path, manifest: Manifest, tallies: dict[str, Tally]) -> list[str]:
     problems = []
     for split in manifest.splits:
-        if (split.classes, split.ignored) != tallies[split.name].class_counts():
+        if (split.classes, split.ignored) != tallies.get(split.name, Tally(manifest)).class_counts():
             problems.append(f"{folder}: split {split.name} has other label counts than the manifest states")
     if "train" in tallies and tallies["train"].statistics() != manifest.statistics:
         problems.append(f"{folder}: the band statistics are not those of the training split")
