@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from ..benchmark.evaluate import figures_of, score
+from ..benchmark.evaluate import figures_of, record_fields, score
 from ..benchmark.records import HEADLINE, Harness, Result
 from ..datasets.files import write_atomic
 from ..datasets.spec import canonical_json
@@ -117,27 +117,22 @@ def check_record(record: Result, predictions: Path, source: Path, pointer: str =
     Raises:
         FormatError: the JSON pointer of the first difference, with what was stated and found.
     """
-    scored = score(predictions, source, record.dataset.split)
-    metrics, units = figures_of(scored)
-    found = {
-        "task": scored.task,
-        "chips": scored.chips,
-        "predictions_sha256": scored.predictions_sha256,
-        "units": [unit.model_dump(mode="json") for unit in units],
-        "metrics": {key: metric.model_dump(mode="json") for key, metric in metrics.items()},
-    }
-    stated = record.model_dump(mode="json", include=set(found))
+    fields = record_fields(score(predictions, source, record.dataset.split))
+    del fields["confusion_sha256"]  # of a file that is not submitted
+    found = record.model_copy(update=fields).model_dump(mode="json", include=set(fields))
+    stated = record.model_dump(mode="json", include=set(fields))
+    for side in (found, stated):
+        del side["dataset"]["manifest_sha256"]  # the same data may lie there in another codec
     order = {unit["id"]: number for number, unit in enumerate(found["units"])}
     numbers = sorted(range(len(stated["units"])), key=lambda n: order.get(stated["units"][n]["id"], len(order)))
     if [stated["units"][n]["id"] for n in numbers] != list(order):
-        raise FormatError(
-            f"{pointer}/units: not the units of {record.dataset.name} {record.dataset.split}", where=predictions
-        )
-    for n, unit in zip(numbers, found["units"], strict=True):
+        what = f"not the units of {record.dataset.name} {record.dataset.split}"
+        raise FormatError(f"{pointer}/units: {what}", where=predictions)
+    for n, unit in zip(numbers, found.pop("units"), strict=True):
         _compare(stated["units"][n], unit, f"{pointer}/units/{n}", predictions)
-    for key in ("task", "chips", "predictions_sha256", "metrics"):
-        _compare(stated[key], found[key], f"{pointer}/{key}", predictions)
-    return {key: metric.value for key, metric in metrics.items()}
+    for key, value in found.items():
+        _compare(stated[key], value, f"{pointer}/{key}", predictions)
+    return {key: metric.value for key, metric in fields["metrics"].items()}
 
 
 def _compare(stated: Any, found: Any, pointer: str, where: Path) -> None:
