@@ -10,7 +10,7 @@ import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-STRIP_WIDTH, STRIP_HEIGHT, STRIP_MARGIN = 180, 26, 14
+STRIP_WIDTH, STRIP_HEIGHT, STRIP_MARGIN = 168, 26, 14
 PLOT_WIDTH, PLOT_HEIGHT = 720, 380
 PLOT_LEFT, PLOT_RIGHT, PLOT_TOP, PLOT_BOTTOM = 58, 24, 22, 50
 LABEL_HEIGHT, CHARACTER_WIDTH = 15, 6.6  # of the plot's 12 px labels, on the wide side
@@ -40,8 +40,9 @@ def linear_axis(values: Iterable[float], start: float, end: float, most: int = 4
     values = list(values) or [0.0, 1.0]
     low, high = min(values), max(values)
     largest = max(abs(high), 1.0)
-    span = high - low if high - low > 1e-6 * largest else largest / 10  # equal but for rounding: one value
-    power = 10.0 ** math.floor(math.log10(span / most))
+    if high - low <= 1e-6 * largest:  # equal but for rounding: one value
+        high = low + largest / 10
+    power = 10.0 ** math.floor(math.log10((high - low) / most))
     for step in (power, 2 * power, 5 * power, 10 * power, 20 * power):
         first, last = math.floor(low / step + 1e-9), math.ceil(high / step - 1e-9)
         last = max(last, first + 1)
@@ -73,12 +74,18 @@ class Strip:
     floor: float | None
 
 
-def strip_axis(values: Iterable[float]) -> Axis:
-    """The common axis of a table's strips, never so narrow that noise looks like a difference."""
+def strip_axis(values: Iterable[float], span: float | None = None) -> Axis:
+    """The common axis of a table's strips, never so narrow that noise looks like a difference.
+
+    Args:
+        values: what is drawn.
+        span: least width of the axis; None: 0.2, for scores from 0 to 1.
+    """
     values = list(values)
-    if values and max(values) - min(values) < 0.1:
+    least, low, high = (0.2, 0.0, 1.0) if span is None else (span, -math.inf, math.inf)
+    if values and max(values) - min(values) < least / 2:
         middle = (max(values) + min(values)) / 2
-        values += [max(0.0, middle - 0.1), min(1.0, middle + 0.1)]
+        values += [max(low, middle - least / 2), min(high, middle + least / 2)]
     return linear_axis(values, STRIP_MARGIN, STRIP_WIDTH - STRIP_MARGIN)
 
 
@@ -146,16 +153,22 @@ def pareto_front(points: Sequence[tuple[float, float]]) -> list[int]:
     return front
 
 
-def pareto(points: Sequence[Point]) -> Pareto:
-    """Lay out accuracy (upwards, linear) against throughput (to the right, logarithmic)."""
+def pareto(points: Sequence[Point], *, lower: bool = False) -> Pareto:
+    """Lay out accuracy (upwards, linear) against throughput (to the right, logarithmic).
+
+    Args:
+        points: one device class's.
+        lower: lower scores are better, and are drawn higher up.
+    """
     scores = [p.score for p in points] + [v for p in points for v in p.interval or ()]
     x = log_axis([p.speed for p in points], PLOT_LEFT, PLOT_WIDTH - PLOT_RIGHT)
-    y = linear_axis(scores, PLOT_HEIGHT - PLOT_BOTTOM, PLOT_TOP, most=6)
-    front = pareto_front([(p.speed, p.score) for p in points])
+    ends = (PLOT_TOP, PLOT_HEIGHT - PLOT_BOTTOM) if lower else (PLOT_HEIGHT - PLOT_BOTTOM, PLOT_TOP)
+    y = linear_axis(scores, *ends, most=6)
+    front = pareto_front([(p.speed, -p.score if lower else p.score) for p in points])
     places = [(x.at(p.speed), y.at(p.score)) for p in points]
     taken = [(px - 6, py - 6, px + 6, py + 6) for px, py in places]
     taken += [
-        (px - 3, y.at(p.interval[1]), px + 3, y.at(p.interval[0]))
+        (px - 3, min(map(y.at, p.interval)), px + 3, max(map(y.at, p.interval)))
         for p, (px, _) in zip(points, places, strict=True)
         if p.interval
     ]
@@ -174,7 +187,7 @@ def pareto(points: Sequence[Point]) -> Pareto:
         )
         for i, p in enumerate(points)
     )
-    return Pareto(x, y, marks, _steps([places[i] for i in front], x.start, y.start))
+    return Pareto(x, y, marks, _steps([places[i] for i in front], x.start, PLOT_HEIGHT - PLOT_BOTTOM))
 
 
 def short(text: str, most: int = 28) -> str:

@@ -8,16 +8,23 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 from ..benchmark.tables import Cell
+from .ranking import Standing
 from .view import Entry, Section, Table
 
 
-def as_json(sections: Sequence[Section]) -> dict[str, Any]:
-    """All tables with every metric, unit and record id, as JSON values."""
-    return {"schema_version": "1.0", "tables": [_table(s, t) for s in sections for t in s.tables]}
+def as_json(sections: Sequence[Section], standings: Sequence[Standing] = ()) -> dict[str, Any]:
+    """All tables with every metric, unit and record id, and the standings over the suite, as JSON values."""
+    return {
+        "schema_version": "1.1",
+        "tables": [_table(s, t) for s in sections for t in s.tables],
+        "standings": [
+            {"team": s.team, "model": s.model, "skills": s.skills, "tasks": s.tasks, "mean": s.mean} for s in standings
+        ],
+    }
 
 
 def _table(section: Section, table: Table) -> dict[str, Any]:
-    first = table.entries[0].row.dataset
+    first = table.all_entries[0].row.dataset
     return {
         "dataset": section.name,
         "version": section.version,
@@ -31,17 +38,25 @@ def _table(section: Section, table: Table) -> dict[str, Any]:
         "manifest_sha256": first.manifest_sha256,
         "headline": table.headline.key,
         "best_trivial": table.floor,
+        "ranked": table.ranked,
         "rows": [_row(e) for e in table.entries],
+        "claimed": [_row(e) for e in table.claimed],
+        "published": None if table.published is None else table.published.model_dump(mode="json"),
     }
 
 
 def _row(entry: Entry) -> dict[str, Any]:
-    row = entry.row
+    row, submission = entry.row, entry.board.submission
     return {
         "order": entry.order,
+        "rank": entry.rank,
         "key": row.key,
         "tier": entry.tier,
+        "team": entry.board.team,
+        "submission": None if submission is None else submission.model_dump(mode="json", exclude={"runs"}),
         "trivial": entry.trivial,
+        "skill": entry.placed.skill,
+        "label": row.label,
         "model": row.model.model_dump(mode="json"),
         "seeds": list(row.seeds),
         "metrics": {key: _cell(cell) for key, cell in row.metrics.items()},
@@ -54,8 +69,12 @@ def _row(entry: Entry) -> dict[str, Any]:
                 "predictions_sha256": r.predictions_sha256,
                 "weights_sha256": r.model.weights_sha256,
                 "harness": r.harness.model_dump(mode="json"),
+                "packages": r.packages,
                 "command": r.command,
                 "device": r.device,
+                "config": r.config,
+                "config_hash": r.config_hash,
+                "note": r.note,
             }
             for r in row.results
         ],
@@ -85,9 +104,13 @@ def as_parquet(sections: Sequence[Section]) -> bytes:
             ("model", text),
             ("label", text),
             ("trivial", flag),
+            ("team", text),
             ("tier", text),
+            ("submission", text),
             ("key", text),
             ("order", whole),
+            ("rank", whole),
+            ("skill", real),
             ("parameters", whole),
             ("seeds", pa.list_(whole)),
             ("units", whole),
@@ -115,7 +138,7 @@ def as_parquet(sections: Sequence[Section]) -> bytes:
 def _lines(sections: Sequence[Section]) -> Iterator[dict[str, Any]]:
     for section in sections:
         for table in section.tables:
-            for entry in table.entries:
+            for entry in table.all_entries:
                 row, speed = entry.row, entry.row.speed
                 for key, cell in row.metrics.items():
                     interval = cell.interval
@@ -128,11 +151,15 @@ def _lines(sections: Sequence[Section]) -> Iterator[dict[str, Any]]:
                         "leaky": table.leaky,
                         "content_sha256": row.dataset.content_sha256,
                         "model": row.model.name,
-                        "label": row.model.label,
+                        "label": row.label,
                         "trivial": entry.trivial,
+                        "team": entry.board.team,
                         "tier": entry.tier,
+                        "submission": None if entry.board.house else entry.board.id,
                         "key": row.key,
                         "order": entry.order,
+                        "rank": entry.rank,
+                        "skill": entry.placed.skill,
                         "parameters": row.model.parameters,
                         "seeds": list(row.seeds),
                         "units": len(row.units),

@@ -1,4 +1,4 @@
-"""The leaderboard page: one static HTML file from result records, and the same figures as JSON and Parquet.
+"""The leaderboard page: one static HTML file from board entries, and the same figures as JSON and Parquet.
 
 Records are data from strangers: they are validated, every string is escaped, the page's own script is the only one
 that its content security policy allows, and nothing is loaded from the network. The same records give the same bytes.
@@ -9,33 +9,59 @@ from __future__ import annotations
 import base64
 import hashlib
 import json
-import re
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from .. import __version__
-from ..benchmark.records import RESULT_NAME, Result, read_result
-from ..benchmark.tables import collect, rows
+from ..benchmark.records import Result
+from ..benchmark.uncertainty import MIN_UNITS, MIN_UNITS_RANK
 from ..datasets.files import write_atomic
 from ..datasets.spec import canonical_json
 from ..errors import FormatError
-from . import charts, view
+from . import charts, explore, gallery, view
+from .arrange import by_task, published_figures, sections
+from .entries import load_entries
 from .export import as_json, as_parquet
+from .ranking import Standing, aggregate, current
 
 PAGE_NAME = "index.html"
+DATA_NAMES = ("leaderboard.json", "leaderboard.parquet")
 MAX_PAGE_BYTES = 3_000_000
-MAX_MAP_BYTES = 400_000
-MAX_MAPS_PER_ROW = 3
-PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
+
+
+@dataclass(frozen=True)
+class Detail:
+    """How much of each row's evidence is on the page; the JSON file always holds all of it."""
+
+    units: int = 60
+    config: bool = True
+
+    @property
+    def shortened(self) -> bool:
+        """Whether something is left out."""
+        return self != Detail()
+
+
+@dataclass(frozen=True)
+class Board:
+    """What is rendered: sections, the standings over the suite, and how many records they come from."""
+
+    sections: Sequence[view.Section]
+    standings: Sequence[Standing]
+    records: int
+
+
+DETAILS = (Detail(), Detail(15), Detail(15, config=False), Detail(0, config=False))  # the first that fits is taken
 
 
 def build_site(records: str | Path | Sequence[str | Path], out: str | Path) -> Path:
     """Render the page and its data files.
 
     Args:
-        records: folders (searched recursively) or files with result records; ``example*.png`` files beside a record
-            are shown as its example maps where the data set's licence allows it.
+        records: folders (searched recursively) or files with submissions and result records; ``example*.png`` files
+            beside them are shown as worst scenes where the data set's licence allows it.
         out: the folder to write ``index.html``, ``leaderboard.json`` and ``leaderboard.parquet`` to, or the path of
             the page (``*.html``), the data files then lie beside it.
 
@@ -48,12 +74,14 @@ def build_site(records: str | Path | Sequence[str | Path], out: str | Path) -> P
     """
     paths = [Path(records)] if isinstance(records, (str, Path)) else [Path(p) for p in records]
     page = Path(out) if Path(out).suffix == ".html" else Path(out) / PAGE_NAME
-    results = collect(paths)
+    entries = current(load_entries(paths))
+    results = [result for entry in entries for result in entry.results]
     _check_content(results)
-    found = view.sections(rows(results))
-    html = _render(found, len(results), _find_maps(paths, found))
-    write_atomic(page.with_name("leaderboard.json"), canonical_json(as_json(found)))
-    write_atomic(page.with_name("leaderboard.parquet"), as_parquet(found))
+    found = sections(entries, published_figures())
+    board = Board(found, aggregate(entries), len(results))
+    html = _render(board, gallery.find_maps(paths, found))
+    write_atomic(page.with_name(DATA_NAMES[0]), canonical_json(as_json(found, board.standings)))
+    write_atomic(page.with_name(DATA_NAMES[1]), as_parquet(found))
     write_atomic(page, html)
     return page
 
@@ -67,6 +95,7 @@ def _check_content(results: Sequence[Result]) -> None:
             ("content_sha256", first.dataset.content_sha256, result.dataset.content_sha256),
             ("task", first.task, result.task),
             ("classes", [c.name for c in first.classes], [c.name for c in result.classes]),
+            ("bands", first.bands, result.bands),
         ):
             if a != b:
                 raise FormatError(
@@ -76,77 +105,17 @@ def _check_content(results: Sequence[Result]) -> None:
                 )
 
 
-Maps = dict[str, list[tuple[str, bytes]]]  # by the table's anchor and the entry's: caption, PNG
+def _render(board: Board, maps: gallery.Maps) -> bytes:
+    for detail in DETAILS:
+        bare = _html(board, {}, sum(map(len, maps.values())), detail)
+        if len(bare) <= MAX_PAGE_BYTES:
+            return _html(board, *gallery.fit(maps, MAX_PAGE_BYTES - len(bare)), detail)
+    raise FormatError(
+        f"the page would have {len(bare)} bytes, over the limit of {MAX_PAGE_BYTES}", hint="build a page per data set"
+    )
 
 
-def _find_maps(paths: Sequence[Path], found: Sequence[view.Section]) -> Maps:
-    """The example maps of each entry of the main tables whose data may be shown: of the first seed that has any."""
-    by_record: Maps = {}
-    files = {png for path in paths for png in (path if path.is_dir() else path.parent).rglob("example*.png")}
-    for folder in sorted({png.parent for png in files}):
-        single = folder / RESULT_NAME
-        records = [read_result(p) for p in ([single] if single.exists() else sorted(folder.glob("*.json")))]
-        for record in records:
-            mine = sorted(
-                p
-                for p in files
-                if p.parent == folder and (len(records) == 1 or p.name.startswith(f"example-{record.dataset.split}-"))
-            )
-            by_record[record.id] = [(_caption(p, record.dataset.split), _read_png(p)) for p in mine]
-    maps: Maps = {}
-    for section in found:
-        for entry in section.tables[0].entries if section.shows_maps else ():
-            shown = next((by_record[r.id] for r in entry.row.results if by_record.get(r.id)), [])
-            maps[entry.anchor] = shown[:MAX_MAPS_PER_ROW]
-    return maps
-
-
-def _caption(path: Path, split: str) -> str:
-    name = path.stem.removeprefix("example").strip("-_ ").removeprefix(f"{split}-")
-    if found := re.fullmatch(r"\d+-(worst|poor|median)-(.+)", name):
-        name = f"{found[1]} chip: {found[2]}"
-    return name[:100] or "example"
-
-
-def _read_png(path: Path) -> bytes:
-    with path.open("rb") as file:
-        data = file.read(MAX_MAP_BYTES + 1)
-    if not data.startswith(PNG_SIGNATURE) or len(data) > MAX_MAP_BYTES:
-        raise FormatError(
-            f"not a PNG of at most {MAX_MAP_BYTES} bytes",
-            where=path,
-            hint="write example maps with `tidemark evaluate --examples`",
-        )
-    return data
-
-
-def _fit(maps: Maps, room: int) -> tuple[Maps, int]:
-    """As many maps as fit into ``room`` bytes of HTML, the first of every entry before any second; how many do not."""
-    kept: Maps = {anchor: [] for anchor in maps}
-    left_out = 0
-    for i in range(MAX_MAPS_PER_ROW):
-        for anchor, items in maps.items():
-            if i < len(items):
-                size = len(items[i][1]) * 4 // 3 + 1000
-                if size <= room:
-                    kept[anchor].append(items[i])
-                    room -= size
-                else:
-                    left_out += 1
-    return kept, left_out
-
-
-def _render(found: Sequence[view.Section], records: int, maps: Maps) -> bytes:
-    bare = _html(found, records, {}, sum(map(len, maps.values())))
-    if len(bare) > MAX_PAGE_BYTES:
-        raise FormatError(
-            f"the page would have {len(bare)} bytes, over the limit of {MAX_PAGE_BYTES}",
-            hint="build a page per data set",
-        )
-    return _html(found, records, *_fit(maps, MAX_PAGE_BYTES - len(bare)))
-
-
-def _html(found: Sequence[view.Section], records: int, maps: Maps, maps_left_out: int) -> bytes:
+def _html(board: Board, maps: gallery.Maps, maps_left_out: int, detail: Detail) -> bytes:
     from jinja2 import Environment, PackageLoader, StrictUndefined
     from markupsafe import Markup
 
@@ -166,26 +135,21 @@ def _html(found: Sequence[view.Section], records: int, maps: Maps, maps_left_out
         "unit_score": view.unit_score,
     }
     script = environment.loader.get_source(environment, "site.js")[0]
-
-    def examples_of(table: view.Table) -> list[tuple[view.Entry, str, str]]:
-        return [
-            (entry, caption, base64.b64encode(png).decode())
-            for entry in table.entries
-            for caption, png in maps.get(entry.anchor, ())
-        ]
-
     text = environment.get_template("site.html").render(
-        sections=found,
-        records=records,
+        by_task=by_task(board.sections),
+        standings=[s for s in board.standings if any(v is not None for v in s.skills.values())],
+        records=board.records,
         maps_left_out=maps_left_out,
         max_mb=MAX_PAGE_BYTES // 10**6,
+        detail=detail,
         version=__version__,
         charts=charts,
         tasks=view.TASKS,
-        compared=view.compared,
-        examples_of=examples_of,
-        min_units_interval=view.MIN_UNITS_FOR_INTERVAL,
-        min_units_rank=view.MIN_UNITS_FOR_RANK,
+        compared=explore.compared,
+        separation=explore.separation,
+        maps_of=lambda table: gallery.shown_for(table, maps),
+        min_units_interval=MIN_UNITS,
+        min_units_rank=MIN_UNITS_RANK,
         script=Markup(script),
         script_sha256=base64.b64encode(hashlib.sha256(script.encode()).digest()).decode(),
     )
@@ -194,7 +158,7 @@ def _html(found: Sequence[view.Section], records: int, maps: Maps, maps_left_out
 
 def figure(value: float | None, decimals: int = 3) -> str:
     """A figure with a fixed number of decimals, a dash where there is none."""
-    return "–" if value is None else f"{value:.{decimals}f}"
+    return "–" if value is None else f"{value:.{decimals}f}".replace("-", "−")
 
 
 def thousands(value: float) -> str:

@@ -103,7 +103,7 @@ def record(
             name=model,
             arguments=extra.pop("arguments", {}),
             parameters=extra.pop("parameters", 0),
-            weights_sha256=sha(model, seed) if trained else None,
+            weights_sha256=sha(model, seed) if trained and not model.endswith("forest") else None,
             trained=trained,
             label=label or model,
         ),
@@ -182,8 +182,14 @@ def simulated(units=10, skill=0.8, **more) -> Result:
 
 @pytest.fixture(scope="session")
 def records() -> SimpleNamespace:
-    """What makes and saves records: ``make``, ``flood``, ``simulated``, ``speed``, ``save``, and a tiny ``png``."""
-    return SimpleNamespace(make=record, flood=flood, simulated=simulated, speed=speed, save=save, png=PNG)
+    """What makes and saves records: ``make``, ``flood``, ``simulated``, ``speed``, ``save``, a tiny ``png``, and
+    selectors of rows: ``row(table, label)``."""
+    return SimpleNamespace(make=record, flood=flood, simulated=simulated, speed=speed, save=save, png=PNG, row=row)
+
+
+def row(table: str, label: str) -> str:
+    """The rows of a table with this label, as a selector."""
+    return f'[id="{table}"] tbody.entry:has(.name:text-is("{label}"))'
 
 
 @pytest.fixture(scope="session")
@@ -204,8 +210,9 @@ def page_path(tmp_path_factory) -> Path:
             units=tuple(f"phase-{i}" for i in range(4)),
         ),
         simulated(),
+        simulated(model="gmnet", label="GMNet", skill=0.9, draw=1),
     )
-    (paths[-1].parent / "example-test-1-worst-scene-03.png").write_bytes(PNG)
+    (paths[-1].parent / "example-test-1-worst-scene-03~chip-7.png").write_bytes(PNG)
     return build_site(folder / "records", folder / "site")
 
 

@@ -1,0 +1,204 @@
+"""From board entries to the page's sections: grouped by task and data set version, ordered, ranked, drawn."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+
+from ..benchmark.published import Published, load_published
+from ..benchmark.records import HEADLINE
+from ..benchmark.sweep import load_table, table_names
+from ..benchmark.tables import Cell, Column, Row, columns, seeds_in_words
+from ..benchmark.uncertainty import MIN_UNITS as MIN_UNITS_FOR_INTERVAL
+from . import charts
+from .entries import BoardEntry
+from .ranking import BoardRow, BoardTable, board_tables
+from .view import TASKS, Entry, Section, Table, device_class, is_leaky, may_show_maps
+
+LEAST_SPAN = {"psnr": 1.0}  # dB; an axis is never so narrow that noise looks like a difference
+MAX_UNITS_SHOWN = 60  # per row of evidence; the JSON file holds them all
+SPLIT_ORDER = ("test", "val", "train")
+CHOSEN_ON = frozenset({"val", "train"})  # models are chosen on them: no ranks there, where there is a test split
+
+Others = Mapping[tuple[str, str, str], Published]  # by data set, version and split
+
+
+def published_figures() -> dict[tuple[str, str, str], Published]:
+    """What others have published, as the tables of ``configs/tables`` name it."""
+    return {
+        (part.dataset, part.version, split): load_published(name)
+        for table in table_names()
+        for part in load_table(table).parts
+        for split, name in part.published.items()
+    }
+
+
+def sections(entries: Iterable[BoardEntry], others: Others | None = None) -> list[Section]:
+    """One section per data set name and version, by task; simulated and leaky ones last, versions newest first.
+
+    Args:
+        entries: of the board; withdrawn and replaced ones are left out.
+        others: published figures, shown beside the board's rows and never among them.
+    """
+    groups: dict[tuple[str, str], list[BoardTable]] = {}
+    for table in board_tables(entries):
+        groups.setdefault((table.dataset, table.version), []).append(table)
+    return sorted((_section(*key, members, others or {}) for key, members in groups.items()), key=_place)
+
+
+def by_task(found: Sequence[Section]) -> list[tuple[str, list[Section]]]:
+    """Sections grouped by their task, in the page's order."""
+    return [(task, members) for task in TASKS if (members := [s for s in found if s.task == task])]
+
+
+def _place(section: Section) -> tuple:
+    version = [-int(part) for part in section.version.split(".")]
+    return list(TASKS).index(section.task), section.simulated, section.leaky, section.name, version
+
+
+def _section(name: str, version: str, members: Sequence[BoardTable], others: Others) -> Section:
+    anchor = f"{name}-{version}"
+    ordered = sorted(members, key=lambda t: (SPLIT_ORDER.index(t.split) if t.split in SPLIT_ORDER else 0.5, t.split))
+    val = {(r.entry.id, r.row.seeds): r.row.headline for t in ordered[1:] if t.split == "val" for r in t.rows}
+    tables = []
+    for number, table in enumerate(ordered):
+        chosen_on = number > 0 and table.split in CHOSEN_ON
+        published = others.get((name, version, table.split))
+        tables.append(_table(anchor, table, {} if chosen_on else val, published, ranked=not chosen_on))
+    placed = [r.row for table in ordered for r in table.rows]
+    return Section(
+        anchor,
+        name,
+        version,
+        placed[0].dataset.title,
+        placed[0].task,
+        any(r.dataset.simulated for r in placed),
+        placed[0].dataset.licence,
+        all(may_show_maps(r.dataset.simulated, r.dataset.licence) for r in placed),
+        any(t.leaky for t in tables if t.split not in CHOSEN_ON),
+        tuple(tables),
+    )
+
+
+def _table(
+    section: str, table: BoardTable, val: Mapping[tuple, Cell], published: Published | None, *, ranked: bool
+) -> Table:
+    anchor, placed = f"{section}-{table.split}", table.rows
+    first = placed[0].row
+    found = columns(first.task, first.names)
+    head = next(c for c in found if c.key == HEADLINE[first.task])
+    present = {key for r in placed for key, cell in r.row.metrics.items() if cell.mean is not None}
+    present -= {"abstained"} if not any(_mean(r.row, "abstained") for r in placed) else set()
+    listed = [head, *(c for c in found if c.key in present and c.key != head.key)]
+    if table.zero is not None and table.zero.metric == head.key:
+        floor, floor_label = table.zero.value, table.zero.label
+    else:
+        trivial = (r.row for r in placed if r.trivial and r.row.headline.mean is not None)
+        floor, floor_label = next(((row.headline.mean, row.label) for row in trivial), (None, ""))
+    drawn = [v for r in placed for v in _drawn(r.row, head.key)] + ([] if floor is None else [floor])
+    axis = charts.strip_axis(drawn, LEAST_SPAN.get(head.key))
+
+    def entry(order: int, r: BoardRow) -> Entry:
+        name = f"{anchor}-{r.row.model.name}-{r.row.key[:8]}"
+        own_val = val.get((r.entry.id, r.row.seeds))
+        return _entry(name, r, order, r.rank if ranked else None, head, axis, floor, own_val)
+
+    entries = tuple(entry(i, r) for i, r in enumerate((r for r in placed if r.entry.ranked), 1))
+    claimed = tuple(entry(i, r) for i, r in enumerate((r for r in placed if not r.entry.ranked), 1))
+    classes: dict[str, list[Entry]] = {}
+    for e in entries:
+        if e.row.speed and e.row.headline.mean is not None:
+            classes.setdefault(device_class(e.row.speed), []).append(e)
+    paretos = tuple(
+        (device, charts.pareto([_point(e, head.decimals) for e in members], lower=head.better == "lower"))
+        for device, members in sorted(classes.items())
+        if len(members) > 1
+    )
+    return Table(
+        anchor,
+        table.split,
+        any(is_leaky(r.row) for r in placed),
+        first.task,
+        tuple(listed),
+        axis,
+        floor,
+        floor_label,
+        tuple(dict.fromkeys(u.id for r in placed for u in r.row.units)),
+        entries,
+        claimed,
+        any(e.val is not None for e in entries + claimed),
+        paretos,
+        tuple(sorted({device_class(r.row.speed) for r in placed if r.row.speed})),
+        published,
+        any(r.skill is not None for r in placed),
+    )
+
+
+def _sign(column: Column) -> int:
+    return -1 if column.better == "lower" else 1
+
+
+def _mean(row: Row, key: str) -> float | None:
+    return row.metrics[key].mean if key in row.metrics else None
+
+
+def _drawn(row: Row, head: str) -> Iterable[float]:
+    interval = row.headline.interval
+    values = [row.headline.mean, *((interval.low, interval.high) if interval else ())]
+    if len(row.units) < MIN_UNITS_FOR_INTERVAL:
+        values += [u.scores.get(head) for u in row.units]
+    return [v for v in values if v is not None]
+
+
+def _entry(
+    anchor: str,
+    placed: BoardRow,
+    order: int,
+    rank: int | None,
+    head: Column,
+    axis: charts.Axis,
+    floor: float | None,
+    val: Cell | None,
+) -> Entry:
+    row = placed.row
+    interval = row.headline.interval
+    scored = [(u.scores[head.key], u) for u in row.units if u.scores.get(head.key) is not None]
+    few = len(row.units) < MIN_UNITS_FOR_INTERVAL
+    dots = [(v, f"{u.id}: {v:.{head.decimals}f}") for v, u in scored] if few else []
+    worst = [u for _, u in sorted(scored, key=lambda item: (item[0] * _sign(head), item[1].id))]
+    worst += [u for u in row.units if u.scores.get(head.key) is None]
+    packages = [dict(r.packages) for r in row.results]
+    return Entry(
+        anchor,
+        placed,
+        order,
+        rank,
+        charts.strip(axis, row.headline.mean, (interval.low, interval.high) if interval else None, dots, floor),
+        val,
+        _seeds(row.seeds),
+        tuple(dict.fromkeys(r.note for r in row.results if r.note)),
+        tuple(worst[:MAX_UNITS_SHOWN]),
+        packages[0],
+        any(p != packages[0] for p in packages),
+    )
+
+
+def _point(entry: Entry, decimals: int) -> charts.Point:
+    row, interval = entry.row, entry.row.headline.interval
+    score = f"{row.headline.mean:.{decimals}f}"
+    if interval:
+        score += f" [{interval.low:.{decimals}f}, {interval.high:.{decimals}f}]"
+    tip = f"{row.label}: {score}, {row.speed.chips_per_s:,.0f} chips/s"
+    return charts.Point(
+        row.label,
+        entry.anchor,
+        f"{tip} ({row.speed.precision}, batch {row.speed.batch})",
+        row.speed.chips_per_s,
+        row.headline.mean,
+        (interval.low, interval.high) if interval else None,
+        entry.trivial,
+    )
+
+
+def _seeds(seeds: Sequence[int | None]) -> str:
+    known = [s for s in seeds if s is not None]
+    return f"seed{'s' if len(known) > 1 else ''} {seeds_in_words(seeds)}" if known else "no seed"
