@@ -120,12 +120,18 @@ def score(predictions: str | Path, folder: str | Path, split: str, *, confusion_
 
     Raises:
         FormatError: the predictions are not exactly for these chips, or hold another class.
+        InputError: a harmonization's chips are too small to be scored.
     """
     digest = sha256_file(predictions) if Path(predictions).is_file() else ""
     manifest, shards = open_split(folder, split)
     reader = Predictions(predictions)
     reader.check(manifest, split, [chip for shard in shards for chip in shard.chip_ids])
     task, n = kind_of(manifest), len(manifest.task.classes)
+    if task == "harmonization" and min(reader.shape[1:]) <= 2 * reflectance.BORDER_PX:
+        size = " x ".join(map(str, reader.shape[1:]))
+        raise InputError(
+            f"chips of {size} px: nothing is left inside a border of {reflectance.BORDER_PX} px", where=folder
+        )
     units: dict[int, UnitCounts] = {}
     calibrated = task != "segmentation" and reader.probability_shape is not None
     calibration, confidence = np.zeros((2, 256, 2), np.int64)
