@@ -106,7 +106,7 @@ def _fill(file: h5py.File, chip_ids: Sequence[str], chunks: Iterator[Prediction]
                 shape = (len(chip_ids), *array.shape)
                 stored[name] = file.create_dataset(name, shape, DTYPES[name], track_times=False, **layout)
         found = {name: (array.dtype, array.shape) for name, array in arrays.items()}
-        expected = {name: (dataset.dtype, dataset.shape[1:]) for name, dataset in stored.items()}
+        expected = {name: (np.dtype(DTYPES[name]), dataset.shape[1:]) for name, dataset in stored.items()}
         if found != expected:
             raise FormatError(f"chip {chip_ids[done - 1]}: expected {expected}, found {found}", where=path)
         for name, array in arrays.items():

@@ -17,12 +17,13 @@ DATASET = {"name": "toy", "version": "1.0.0", "content_sha256": "0" * 64}
 
 
 def toy_manifest(kind="segmentation", classes=2, shape=(8, 8)) -> Manifest:
-    role = "mask" if shape else "label"
+    role = {0: "label", 2: "mask", 3: "target"}[len(shape)]
+    bands = [Band(name=f"b{i}") for i in range(shape[0])] if role == "target" else []
     return Manifest(
         name="toy", version="1.0.0", title="t", description="d", licence=None, provenance="p", known_label_defects="",
         task=Task(kind=kind, classes=[ClassDef(id=i, name=f"c{i}", color="#000000") for i in range(classes)]),
         arrays=[Array(name="image", dtype="uint8", shape=(1, 8, 8), role="image", bands=[Band(name="vv")]),
-                Array(name=role, dtype="uint8", shape=shape, role=role)],
+                Array(name=role, dtype="uint8", shape=shape, role=role, bands=bands)],
         builder=BuilderInfo(name="b", version="1"), format_version="1.0", codec="gzip", content_sha256="0" * 64,
         statistics=[], splits=[], scenes=[], shards=[],
     )  # fmt: skip
@@ -66,6 +67,57 @@ def test_patches_have_one_class_and_k_probabilities(tmp_path):
     predictions.check(toy_manifest("classification", 3, ()), "test", CHIPS)
     class_id, probability = predictions.read("a")
     assert class_id == 2 and probability.tolist() == [2, 0, 253]
+
+
+def images(n=3, shape=(2, 8, 8)):
+    rng = np.random.default_rng(0)
+    return [(rng.random(shape).astype(np.float16), None) for _ in range(n)]
+
+
+def test_reflectance_comes_back_as_float16(tmp_path):
+    images_in = images()
+    images_in[1][0][:, 0] = np.nan
+    path = write(tmp_path / "p.h5", images_in)
+    predictions = Predictions.open(path)
+    predictions.check(toy_manifest("regression", 0, (2, 8, 8)), "test", CHIPS)
+    assert predictions.shape == (2, 8, 8) and predictions.probability_shape is None
+    for chip, (image, _) in zip(CHIPS, images_in, strict=True):
+        found, probability = predictions.read(chip)
+        assert found.dtype == np.float16 and probability is None
+        np.testing.assert_array_equal(found, image)
+    with h5py.File(path) as file:
+        assert file["reflectance"].chunks == (1, 2, 8, 8) and file.attrs["tidemark_predictions"] == b"1.1"
+        np.testing.assert_array_equal(file["reflectance"][1], images_in[1][0])
+
+
+def test_class_maps_are_still_written_for_the_first_readers(path):
+    with h5py.File(path) as file:
+        assert file.attrs["tidemark_predictions"] == b"1.0"
+
+
+def test_class_maps_and_reflectance_do_not_stand_for_each_other(tmp_path, path):
+    with pytest.raises(FormatError, match="expected the array reflectance, found prediction"):
+        Predictions.open(path).check(toy_manifest("regression", 0, (2, 8, 8)), "test", CHIPS)
+    reflectance = Predictions.open(write(tmp_path / "r.h5", images()))
+    with pytest.raises(FormatError, match="expected the array prediction, found reflectance"):
+        reflectance.check(toy_manifest(), "test", CHIPS)
+    with pytest.raises(FormatError, match=r"expected shape \(3, 8, 8\) a chip, found \(2, 8, 8\)"):
+        reflectance.check(toy_manifest("regression", 0, (3, 8, 8)), "test", CHIPS)
+
+
+@pytest.mark.parametrize(
+    ("chunks", "message"),
+    [
+        ([(i.astype(np.float32), None) for i, _ in images()], "chip a: expected .*float16.*found .*float32"),
+        ([*images(2), *images(1, (2, 4, 4))], "chip c: expected"),
+        ([*images(2), *maps(1)], "chip c: expected"),
+    ],
+)
+def test_reflectance_that_does_not_fit_leaves_the_old_file(path, chunks, message):
+    before = path.read_bytes()
+    with pytest.raises(FormatError, match=message):
+        write(path, chunks)
+    assert path.read_bytes() == before and [p.name for p in path.parent.iterdir()] == [path.name]
 
 
 def test_the_same_predictions_give_the_same_bytes(tmp_path):
@@ -230,6 +282,50 @@ def test_a_crafted_file_is_refused_before_any_read(path, make, message):
     with pytest.raises(FormatError, match=message) as refused:
         Predictions.open(path)
     assert str(path) in str(refused.value)
+
+
+def no_reflectance(file):
+    file["reflectance"] = h5py.ExternalLink("secret.h5", "/d")
+
+
+def soft_reflectance(file):
+    file["reflectance"] = h5py.SoftLink("/chip_id")
+
+
+def wide_reflectance(file):
+    file.create_dataset("reflectance", data=np.zeros((3, 2, 8, 8)), chunks=(1, 2, 8, 8), compression="gzip",
+                        shuffle=True)  # fmt: skip
+
+
+def flat_reflectance(file):
+    file.create_dataset("reflectance", data=np.zeros((3, 8, 8), np.float16), chunks=(1, 8, 8), compression="gzip",
+                        shuffle=True)  # fmt: skip
+
+
+def huge_reflectance(file):
+    file.create_dataset("reflectance", (3, 64, 1 << 11, 1 << 11), np.float16, chunks=(1, 1, 64, 64), compression="gzip")
+
+
+def reflectance_and_classes(file):
+    file["reflectance"], file["prediction"] = np.zeros((3, 2, 8, 8), np.float16), np.zeros((3, 8, 8), np.uint8)
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (no_reflectance, "'reflectance' is an external link"),
+        (soft_reflectance, "'reflectance' is a soft link"),
+        (wide_reflectance, "expected float16, found float64"),
+        (flat_reflectance, r"shape \(3, 8, 8\) does not fit"),
+        (huge_reflectance, "over 268435456 bytes"),
+        (reflectance_and_classes, "unexpected prediction"),
+    ],
+)
+def test_a_crafted_file_of_reflectance_is_refused_before_any_read(tmp_path, make, message):
+    path = write(tmp_path / "p.h5", images())
+    replace(path, "reflectance", make)
+    with pytest.raises(FormatError, match=message):
+        Predictions.open(path)
 
 
 def test_a_chunk_that_inflates_beyond_its_chip_is_refused(path):
