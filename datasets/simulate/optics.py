@@ -97,7 +97,7 @@ def clouds(rng: np.random.Generator, size: int, pixel_m: float, cover: float, su
     if cover <= 0:
         return Sky(*np.zeros((2, size, size), np.float32))
     reach = round(CLOUD_HEIGHT_M / np.tan(np.deg2rad(sun.elevation)) / pixel_m)
-    whole = terrain.fractal(rng, size + 2 * reach, 3.0, 3000 / pixel_m)
+    whole = terrain.fractal(rng, size + 2 * reach, 3.5, 3000 / pixel_m)
     thick = np.clip((whole - np.quantile(whole, 1 - cover)) / 0.5, 0, 1) ** 0.7
     away = np.deg2rad(sun.azimuth)
     # a shadow lies on the side away from the sun: the cloud above a place lies towards the sun
