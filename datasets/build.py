@@ -296,10 +296,10 @@ def _manifest(plan: Plan, codec: str, folder: Path, done: list[tuple[dict, dict]
             "no scene could be used", where=folder, hint="; ".join(s["reason"] for s in skipped[:3]) or None
         )
     splits = []
-    for name in sorted(tallies, key=_split_rank):
-        classes, ignored = tallies[name].class_counts()
+    for name in sorted({scene.split for scene in plan.scenes} | set(tallies), key=_split_rank):
+        classes, ignored = tallies.get(name, Tally(plan.header)).class_counts()  # a split may lose all its scenes
         chips = sum(s.chips for s in shards if s.split == name)
-        splits.append(Split(name=name, chips=chips, scenes=scenes[name], classes=classes, ignored=ignored))
+        splits.append(Split(name=name, chips=chips, scenes=scenes.get(name, 0), classes=classes, ignored=ignored))
     statistics = tallies["train"].statistics() if "train" in tallies else ()
     return Manifest(
         **{name: getattr(plan.header, name) for name in Header.model_fields},
