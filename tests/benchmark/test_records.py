@@ -2,19 +2,48 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
+from pathlib import Path
 
 import jsonschema
 import numpy as np
 import pytest
-from tidemark.benchmark.records import MAX_RESULT_BYTES, Result, make_result, read_result, result_schema, write_result
-from tidemark.benchmark.scores import BOUNDARY_KEYS, Counts, as_metric, check_figures, counts_of, estimates, unit_scores
+from tidemark.benchmark.figures import Counts
+from tidemark.benchmark.records import (
+    MAX_RESULT_BYTES,
+    Histogram,
+    Result,
+    content_id,
+    make_result,
+    parse_result,
+    read_result,
+    result_schema,
+    upgraded,
+    write_result,
+)
+from tidemark.benchmark.scores import (
+    BOUNDARY_KEYS,
+    as_metric,
+    check_figures,
+    counts_of,
+    estimates,
+    histogram_metrics,
+    unit_scores,
+)
+from tidemark.datasets.spec import canonical_json
 from tidemark.errors import FormatError, InputError
 
 SHA = "0123456789abcdef" * 4
 CLASSES = ({"id": 0, "name": "dry", "color": "#c8b89a"}, {"id": 1, "name": "water", "color": "#1f77b4"})
 NAMES = ["dry", "water"]
+
+
+def histogram(random, total):
+    """``total`` answers over the 256 levels, missed and hit."""
+    cells = random.multinomial(total, np.full(512, 1 / 512)).reshape(2, 256)
+    return Histogram(missed=cells[0].tolist(), hit=cells[1].tolist())
 
 
 def make(n_units=3, seed=0, **changes) -> Result:
@@ -29,13 +58,16 @@ def make(n_units=3, seed=0, **changes) -> Result:
                                                unit_scores("binary-segmentation", NAMES, counts), strict=True))
     ]  # fmt: skip
     found = {key: as_metric(value) for key, value in estimates("binary-segmentation", NAMES, counts).items()}
+    pixels = int(counts.confusion.sum())
+    histograms = {key: histogram(random, pixels) for key in ("calibration", "confidence")}
+    found |= histogram_metrics(**histograms)
     fields = dict(
         task="binary-segmentation", seed=seed, classes=CLASSES, units=units, metrics=found, chips=9,
         dataset=dict(name="toy", version="1.0.0", title="Toy", content_sha256=SHA, manifest_sha256=SHA,
                      simulated=True, licence=None, split="test"),
         model=dict(name="unet", arguments={"encoder": "resnet18"}, parameters=7, weights_sha256=SHA, trained=True,
                    label="U-Net"),
-        harness=dict(version="0.1.0"), predictions_sha256=SHA, config="SEED: 0\n", config_hash="01234567",
+        harness=dict(version="0.1.0"), **histograms, predictions_sha256=SHA, config="SEED: 0\n", config_hash="01234567",
     )  # fmt: skip
     return make_result(**{**fields, **changes})
 
@@ -68,6 +100,48 @@ def test_the_same_content_has_the_same_id_and_any_change_another():
     assert len({make().id, make(note="x").id, make(seed=1).id, make(chips=10).id}) == 4
 
 
+def test_a_field_at_its_default_is_no_part_of_the_id():
+    """So a later field with a default leaves the ids of the records before it alone."""
+    record = make()
+    plain = record.model_dump(mode="json", exclude={"id", "note", "speed", "made_with", "bands", "confusion_sha256"})
+    for unit in plain["units"]:
+        assert unit.pop("sums") == {}
+    assert parse_result({**plain, "id": record.id}) == record
+    assert make(note="").id == record.id and make(note="x").id != record.id
+
+
+def old(record):
+    """The record as schema 1.0 wrote it: all of its fields, and an id over all of them."""
+    later = {"id", "bands", "calibration", "confidence", "made_with"}
+    raw = {**record.model_dump(mode="json", exclude=later), "schema_version": "1.0"}
+    raw["units"] = [{key: value for key, value in unit.items() if key != "sums"} for unit in raw["units"]]
+    raw["metrics"] = {key: value for key, value in raw["metrics"].items() if key not in ("ece", "aurc")}
+    return {**raw, "id": hashlib.sha256(canonical_json(raw)).hexdigest()}
+
+
+def test_a_record_of_the_first_schema_still_reads_and_can_be_raised_to_the_present_one(tmp_path):
+    raw = old(make())
+    result = parse_result(raw)
+    check_figures(result)
+    assert result.id == raw["id"] and result.schema_version == "1.0"
+    new = upgraded(result)
+    assert new.schema_version == "1.1" and new.id == content_id(new) != result.id
+    write_result(tmp_path / "result.json", new)
+    assert read_result(tmp_path / "result.json") == new
+    with pytest.raises(FormatError, match="/id: the content has the id"):
+        parse_result({**raw, "seed": 5})
+
+
+def test_the_committed_records_read_and_their_figures_hold():
+    from tidemark.leaderboard import site
+
+    folder = Path(site.__file__).parent / "submissions" / "polar-patch"
+    records = [path for path in sorted(folder.rglob("test.json"))[:3]]
+    assert records
+    for path in records:
+        check_figures(read_result(path))
+
+
 def test_the_published_schema_accepts_a_record(stored):
     jsonschema.validate(json.loads(stored.read_text()), result_schema())
 
@@ -95,6 +169,14 @@ def test_the_published_schema_accepts_a_record(stored):
         (("metrics",), {}, "lack the headline 'iou'"),
         (("note",), "<b>" * 1000, "/note: "),
         (("task",), "segmentation", "lack the headline 'mean_iou'"),
+        (("task",), "harmonization", "lack the headline 'psnr'"),
+        (("classes",), [], "at least two"),
+        (("bands",), ["red"], "bands belong to a harmonization"),
+        (("units", 0, "sums"), {"error": [1.0]}, "either a confusion matrix or sums"),
+        (("units", 0, "confusion"), [], "either a confusion matrix or sums"),
+        (("calibration", "hit", 7), 10**6, "calibration: .* answers in the histogram, the units have"),
+        (("confidence", "hit"), [1, 2], "/confidence/hit: "),
+        (("confidence", "missed", 0), -1, "/confidence/missed/0: "),
         (("classes", 1, "color"), "red;", "/classes/1/color: "),
         (("schema_version",), "1.9", "written by a newer version"),
         (("schema_version",), "99.0", "written by a newer version: needs schema >= 99.0"),
@@ -141,6 +223,9 @@ def test_figures_that_their_integers_do_not_give_are_found():
     with pytest.raises(FormatError, match="/metrics/iou"):  # an interval where there is none
         invented = {"value": make().headline.value, "interval": {"low": 0, "high": 1, "method": "bootstrap"}}
         check_figures(make(metrics={**make().metrics, "iou": invented}))
+    for key in ("ece", "aurc"):
+        with pytest.raises(FormatError, match=f"/metrics/{key}: .* its integers give"):
+            check_figures(make(metrics={**make().metrics, key: {"value": 0.01}}))
     units = [unit.model_dump() for unit in make().units]
     units[2]["scores"]["iou"] = 0.99
     with pytest.raises(FormatError, match="/units/2/scores/iou"):
