@@ -4,22 +4,25 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from pathlib import Path
 
 import h5py
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
+import tidemark
 from tidemark.benchmark import counting, evaluate, metrics
 from tidemark.benchmark.evaluate import evaluate_run, score
 from tidemark.benchmark.records import read_result
 from tidemark.benchmark.scores import check_figures
 from tidemark.configs import make_config
+from tidemark.datasets.files import sha256_file
 from tidemark.datasets.reader import open_split
-from tidemark.datasets.spec import Band
+from tidemark.datasets.spec import Array, Band
 from tidemark.errors import FormatError, InputError
 from tidemark.models.baselines import fit_predict
 from tidemark.models.predictions import write_predictions
-from tidemark.models.runs import run_folder
+from tidemark.models.runs import git_state, run_folder
 
 
 def chip_with_gaps(rng, header):
@@ -137,6 +140,43 @@ def test_calibration_of_water_probabilities(water, tmp_path):
     assert found["ece"].value == pytest.approx(0.2)  # 0.8 where all is water, 0.2 where none is
 
 
+def test_an_answer_that_the_probability_contradicts_has_little_confidence(water, tmp_path):
+    """Water said where p = 0.2: the confidence in that answer is 0.2."""
+    path = predict(water, tmp_path / "p.h5", noisy, lambda i, t: np.where(t == 1, 204, 51).astype(np.uint8))
+    scored = score(path, water, "test")
+    total = sum(unit.confusion for unit in scored.units.values())
+    assert scored.confidence[204].tolist() == [0, np.trace(total)]  # right answers have 0.8
+    assert scored.confidence[51].tolist() == [total.sum() - np.trace(total), 0]
+    found, _ = evaluate.figures_of(scored)
+    share = 1 - np.trace(total) / total.sum()
+    assert found["aurc"].value == pytest.approx(share * share)  # all errors come last: risk 0, then the error rate
+    assert scored.calibration[:, 1].sum() == total[1].sum()
+
+
+def test_silence_is_a_miss_at_the_highest_probability():
+    truth, answer = np.array([1, 0, 255], np.uint8), np.array([255, 255, 255], np.uint8)
+    _, confidence = counting.probability_counts("binary-segmentation", truth, answer, np.array([40, 200, 9], np.uint8))
+    assert confidence.sum() == 2 and confidence[215, 0] == confidence[200, 0] == 1
+
+
+def test_a_stored_valid_array_alone_decides_where_the_input_is_valid(tiny_dataset, tmp_path):
+    bands = (Band(name="ascending", nodata=0), Band(name="descending", nodata=0))
+    arrays = (
+        Array(name="image", dtype="uint8", shape=(2, 32, 32), role="image", bands=bands),
+        Array(name="mask", dtype="uint8", shape=(32, 32), role="mask"),
+        Array(name="valid", dtype="uint8", shape=(32, 32), role="valid"),
+    )
+
+    def make(rng, header):  # the second orbit is missing; the last row has none
+        image, valid = np.zeros((2, 32, 32), np.uint8), np.ones((32, 32), np.uint8)
+        image[0], valid[-1] = 9, 0
+        return {"image": image, "mask": np.zeros((32, 32), np.uint8), "valid": valid}
+
+    folder = tiny_dataset(name="orbits", chips=1, arrays=arrays, make=make)
+    scored = score(predict(folder, tmp_path / "p.h5", lambda i, t: t), folder, "test")
+    assert [unit.pixels for unit in scored.units.values()] == [31 * 32] * 2
+
+
 def test_calibration_of_patches_uses_the_answer_and_counts_an_abstention_as_a_miss():
     shares = np.array([51, 153, 51], np.uint8)
     for truth, answer, level, hit in ((1, 1, 153, 1), (0, 1, 153, 0), (0, 255, 153, 0), (2, 0, 51, 0)):
@@ -171,6 +211,7 @@ def run(folder, out, model, seed=0):
 def test_a_run_becomes_a_record_that_its_integers_confirm(water, tmp_path):
     folder = run(water, tmp_path, "otsu")
     path = evaluate_run(folder, "test")
+    assert sorted(p.name for p in path.parent.iterdir()) == ["confusion.parquet", "predictions.h5", "result.json"]
     assert path == folder / "test" / "result.json"
     result = read_result(path)
     check_figures(result)
@@ -182,8 +223,13 @@ def test_a_run_becomes_a_record_that_its_integers_confirm(water, tmp_path):
     )
     assert folder.parent.name == f"otsu-{result.config_hash}" and "NAME: otsu" in result.config
     assert result.dataset.content_sha256 == open_split(water, "test")[0].content_sha256
-    assert set(result.packages) >= {"numpy", "h5py"} and result.harness.version and result.device
-    assert str(tmp_path) not in result.device and result.confusion_sha256
+    assert set(result.packages) >= {"python", "numpy", "torch", "h5py"} and result.command and result.device
+    assert str(tmp_path) not in result.device
+    for code in (result.harness, result.made_with):
+        assert code.version == tidemark.__version__
+        assert (code.git_commit, code.dirty) == git_state(Path(tidemark.__file__).parent)
+    for name, digest in (("predictions.h5", result.predictions_sha256), ("confusion.parquet", result.confusion_sha256)):
+        assert sha256_file(path.parent / name) == digest
     first = path.read_bytes()
     assert evaluate_run(folder, "test").read_bytes() == first
 

@@ -53,23 +53,39 @@ def test_a_value_that_is_no_class_is_refused(n):
         metrics.confusion(np.array([-1]), np.array([0]), n)
 
 
+@pytest.mark.parametrize("n", [2, 3])
+@pytest.mark.parametrize(("dtype", "bad"), [(np.uint8, 7), (np.int64, 7), (np.int64, -1), (np.uint8, 254)])
+def test_a_single_value_that_is_no_class_is_found_among_many(n, dtype, bad):
+    good, strange = np.full((2, 70, 70), 255, dtype)
+    good[:35], strange[:35], strange[50, 3] = 1, 0, bad
+    with pytest.raises(ValueError, match=f"prediction holds {bad}"):
+        metrics.confusion(good, strange, n)
+    with pytest.raises(ValueError, match=f"truth holds {bad}"):
+        metrics.confusion(strange, good, n)
+
+
 def test_shapes_that_differ_are_refused():
     with pytest.raises(ValueError, match="shape"):
         metrics.confusion(np.zeros(3, np.uint8), np.zeros(4, np.uint8), 2)
 
 
-def test_confusion_does_not_depend_on_the_block_size(monkeypatch):
-    random = np.random.default_rng(0)
-    for n in (2, 3, 20):
-        truth, answer = random.choice([*range(n), 255], (2, 1000)).astype(np.uint8)
-        whole = metrics.confusion(truth, answer, n)
-        monkeypatch.setattr(metrics, "BLOCK", 7)
-        assert np.array_equal(metrics.confusion(truth, answer, n), whole)
-        monkeypatch.undo()
+@pytest.mark.parametrize("n", [2, 3, 8, 9, 20])
+@pytest.mark.parametrize("dtype", [np.uint8, np.int64])
+def test_confusion_does_not_depend_on_the_way_it_is_counted(monkeypatch, n, dtype):
+    """By bits in blocks, with a rest, by histogram, and as scikit-learn does."""
+    random = np.random.default_rng(n)
+    truth, answer = random.choice([*range(n), 255], (2, 5000)).astype(dtype)
+    for values in ((truth, answer), (truth, answer % n), (answer % n, truth), (answer % n, truth % n)):
+        truth, answer = values
+        found = []
+        for block, packed in ((7, 10**9), (10**6, 10**9), (200, 64), (10**6, 64)):
+            monkeypatch.setattr(metrics, "BLOCK", block)
+            monkeypatch.setattr(metrics, "PACKED_PIXELS", packed)
+            found.append(metrics.confusion(truth, answer, n))
         keep = truth != 255
         filled = np.where(answer == 255, (truth.astype(int) + 1) % n, answer)
         expected = sklearn.metrics.confusion_matrix(truth[keep], filled[keep], labels=range(n))
-        assert np.array_equal(whole, expected)
+        assert all(np.array_equal(counts, expected) for counts in found)
 
 
 def test_binary_scores_by_hand():
@@ -209,6 +225,51 @@ def test_calibration_error_agrees_with_torchmetrics():
     assert ours == pytest.approx(float(theirs), abs=3e-3)  # ours sees the stored eight bits
 
 
+def confidences(levels, hits):
+    return metrics.calibration_counts(np.array(levels, np.uint8), np.array(hits, bool))
+
+
+def test_risk_and_coverage_by_hand():
+    # Confidence 250: right. 200: one right, one wrong. 100: wrong.
+    counts = confidences([250, 200, 200, 100], [1, 1, 0, 0])
+    coverage, risk = metrics.risk_coverage(counts)
+    assert coverage.tolist() == [1 / 4, 3 / 4, 1]
+    assert risk.tolist() == [0, 1 / 3, 1 / 2]
+    # Mean over the four answers of the risk at their own confidence: (0 + 1/3 + 1/3 + 1/2) / 4
+    assert metrics.area_under_risk_coverage(counts) == pytest.approx((0 + 1 / 3 + 1 / 3 + 1 / 2) / 4)
+    assert np.isnan(metrics.area_under_risk_coverage(np.zeros((256, 2), int)))
+
+
+def test_the_area_under_the_curve_is_zero_without_errors_and_the_error_rate_without_knowledge():
+    assert metrics.area_under_risk_coverage(confidences([9, 90, 200], [1, 1, 1])) == 0
+    assert metrics.area_under_risk_coverage(confidences([128] * 10, [1] * 7 + [0] * 3)) == pytest.approx(0.3)
+
+
+@settings(max_examples=40)
+@given(st.permutations(range(256)), st.lists(st.booleans(), min_size=256, max_size=256))
+def test_the_area_under_the_curve_is_the_mean_risk_over_sorted_answers(levels, hits):
+    """The definition for answers that are all of different confidence, sorted."""
+    order = np.argsort(levels)[::-1]
+    wrong = ~np.array(hits)[order]
+    expected = (wrong.cumsum() / np.arange(1, 257)).mean()
+    assert metrics.area_under_risk_coverage(confidences(levels, hits)) == pytest.approx(expected)
+
+
+@settings(max_examples=40)
+@given(st.lists(st.tuples(st.integers(0, 255), st.booleans()), min_size=2, max_size=60), st.randoms())
+def test_histograms_of_shards_add_up_in_any_order(answers, random):
+    turned = answers[:]
+    random.shuffle(turned)
+    cut = random.randint(1, len(answers) - 1)
+    parts = [confidences(*zip(*part, strict=True)) for part in (turned[:cut], turned[cut:])]
+    assert np.array_equal(sum(parts), confidences(*zip(*answers, strict=True)))
+
+
+def test_the_false_positive_rate_by_hand_and_without_dry_ground():
+    assert metrics.false_positive_rate(np.array([[6, 2], [0, 0]])) == 0.25
+    assert np.isnan(metrics.false_positive_rate(np.array([[0, 0], [1, 1]])))
+
+
 @settings(max_examples=40, deadline=None)
 @given(masks(3, ()), masks(3, ()))
 def test_scores_agree_with_scikit_learn(truth, answer):
@@ -222,6 +283,10 @@ def test_scores_agree_with_scikit_learn(truth, answer):
     assert metrics.balanced_accuracy(counts) == pytest.approx(recall.mean())
     precision = sklearn.metrics.precision_score(t, a, average=None, labels=present, zero_division=np.nan)
     assert metrics.class_precision(counts)[present] == pytest.approx(precision, nan_ok=True)
+    by_class = sklearn.metrics.recall_score(t, a, average=None, labels=range(3), zero_division=np.nan)
+    assert metrics.class_recall(counts) == pytest.approx(by_class, nan_ok=True)
+    by_class = sklearn.metrics.f1_score(t, a, average=None, labels=range(3), zero_division=np.nan)
+    assert metrics.class_f1(counts) == pytest.approx(by_class, nan_ok=True)
 
 
 def test_scores_agree_with_torchmetrics():
@@ -237,6 +302,26 @@ def test_scores_agree_with_torchmetrics():
     assert np.array_equal(counts, theirs.binary_confusion_matrix(a, t, ignore_index=255).numpy())
     assert metrics.water_iou(counts) == pytest.approx(float(theirs.binary_jaccard_index(a, t, ignore_index=255)))
     assert metrics.class_f1(counts)[1] == pytest.approx(float(theirs.binary_f1_score(a, t, ignore_index=255)))
+    precision, recall = theirs.binary_precision(a, t, ignore_index=255), theirs.binary_recall(a, t, ignore_index=255)
+    assert metrics.class_precision(counts)[1] == pytest.approx(float(precision))
+    assert metrics.class_recall(counts)[1] == pytest.approx(float(recall))
+    assert 1 - metrics.false_positive_rate(counts) == pytest.approx(
+        float(theirs.binary_specificity(a, t, ignore_index=255))
+    )
+
+    truth = random.choice([0, 1, 2, 255], 4000, p=[0.5, 0.2, 0.2, 0.1]).astype(np.uint8)
+    answer = random.integers(0, 3, 4000).astype(np.uint8)
+    counts = metrics.confusion(truth, answer, 3)
+    t, a, options = torch.from_numpy(truth).long(), torch.from_numpy(answer).long(), {"ignore_index": 255}
+    assert np.array_equal(counts, theirs.multiclass_confusion_matrix(a, t, 3, **options).numpy())
+    for ours, name, average in (
+        (metrics.class_iou, "jaccard_index", "none"), (metrics.class_precision, "precision", "none"),
+        (metrics.class_recall, "recall", "none"), (metrics.mean_iou, "jaccard_index", "macro"),
+        (metrics.macro_f1, "f1_score", "macro"), (metrics.balanced_accuracy, "accuracy", "macro"),
+        (metrics.overall_accuracy, "accuracy", "micro"),
+    ):  # fmt: skip
+        expected = getattr(theirs, f"multiclass_{name}")(a, t, 3, average=average, **options)
+        assert ours(counts) == pytest.approx(expected.numpy(), rel=1e-6), name
 
 
 def test_confusion_agrees_with_scikit_image():
@@ -263,6 +348,13 @@ def test_permuting_chips_and_splitting_them_into_shards_changes_nothing(truth, a
 def test_what_is_predicted_on_ignored_pixels_changes_nothing(truth, answer, other):
     changed = np.where(truth == 255, other, answer)
     assert np.array_equal(metrics.confusion(truth, answer, 3), metrics.confusion(truth, changed, 3))
+
+
+@settings(max_examples=20, deadline=None)
+@given(masks(2), masks(2), masks(2))
+def test_what_is_predicted_on_ignored_pixels_moves_no_boundary(truth, answer, other):
+    changed = np.where(truth == 255, other, answer)
+    assert np.array_equal(metrics.boundary_counts(truth, answer), metrics.boundary_counts(truth, changed))
 
 
 @settings(max_examples=40, deadline=None)
