@@ -8,7 +8,7 @@ from __future__ import annotations
 from yacs.config import CfgNode
 
 CHOICES = {
-    "DATA.NORMALIZATION": ("manifest", "per_chip", "none"),
+    "DATA.NORMALIZATION": ("manifest", "range", "per_chip", "none"),
     "TRAIN.OPTIMIZER": ("adam", "adamw", "sgd"),
     "TRAIN.SCHEDULER": ("none", "plateau", "cosine", "onecycle"),
     "TRAIN.LOSS": ("auto", "bce", "dice", "bce_dice", "ce"),
@@ -24,6 +24,11 @@ BOUNDS = {
     "AUGMENT.BIAS": (0.0, 10.0),
     "AUGMENT.GAMMA": (0.0, 10.0),
     "AUGMENT.NOISE": (0.0, 10.0),
+    "AUGMENT.PROBABILITY": (0.001, 1.0),
+    "AUGMENT.BAND_DROP": (0.0, 1.0),
+    "AUGMENT.LINES": (0.0, 1.0),
+    "AUGMENT.REGIONS": (0.0, 1.0),
+    "AUGMENT.ORBITS": (0.0, 1.0),
     "TRAIN.EPOCHS": (1, 100_000),
     "TRAIN.BATCH_SIZE": (1, 65536),
     "TRAIN.LR": (1e-12, 100.0),
@@ -40,6 +45,8 @@ BOUNDS = {
     "TRAIN.EMA": (0.0, 0.99999),
     "TRAIN.THREADS": (0, 4096),
     "TRAIN.CHECKPOINT_EVERY": (1, 100_000),
+    "TRAIN.DEVICES": (1, 1024),
+    "TRAIN.NODES": (1, 65536),
     "SEED": (0, 2**31 - 1),
 }
 
@@ -57,7 +64,8 @@ def get_defaults() -> CfgNode:
     cfg.DATA.VERSION = "1.0.0"  # its version
     cfg.DATA.BANDS = []  # bands by name, in this order; empty: all of the image
     cfg.DATA.DERIVED = []  # further channels, "a-b" = band a minus band b in physical units
-    cfg.DATA.NORMALIZATION = "manifest"  # manifest: training statistics; per_chip: each chip's own; none
+    cfg.DATA.NORMALIZATION = "manifest"  # manifest: training mean and sd; range: its min…max to 0…1; per_chip; none
+    cfg.DATA.PARTIAL = False  # a pixel counts where any band has data (a scene that misses an orbit), not only all
     cfg.DATA.TRAIN_SPLIT = "train"  # split to learn from
     cfg.DATA.VAL_SPLIT = "val"  # split that selects the epoch
 
@@ -69,6 +77,11 @@ def get_defaults() -> CfgNode:
     cfg.AUGMENT.BIAS = 0.0  # add U(-BIAS, BIAS), in units of the normalised channel
     cfg.AUGMENT.GAMMA = 0.0  # intensity curve x -> x^g with log g from U(-GAMMA, GAMMA)
     cfg.AUGMENT.NOISE = 0.0  # add Gaussian noise of a standard deviation from U(0, NOISE)
+    cfg.AUGMENT.PROBABILITY = 1.0  # share of chips that each of GAIN, BIAS, GAMMA and NOISE touches
+    cfg.AUGMENT.BAND_DROP = 0.0  # probability that a channel is 0 everywhere (one always stays)
+    cfg.AUGMENT.LINES = 0.0  # probability of a line without data
+    cfg.AUGMENT.REGIONS = 0.0  # probability of a rectangle without data, up to a quarter of the side
+    cfg.AUGMENT.ORBITS = 0.0  # probability that one orbit (bands _asc or _desc) is missing in a rectangle or all over
 
     cfg.MODEL = CfgNode()
     cfg.MODEL.NAME = ""  # a registered model or trivial row, e.g. unet, otsu
@@ -100,6 +113,10 @@ def get_defaults() -> CfgNode:
     cfg.TRAIN.THREADS = 0  # CPU threads; 0: all cores
     cfg.TRAIN.RESUME = True  # go on from last.ckpt where there is one
     cfg.TRAIN.CHECKPOINT_EVERY = 1  # epochs between two writings of last.ckpt
+    cfg.TRAIN.COMPILE = False  # torch.compile the network: slower start, faster steps
+    cfg.TRAIN.DEVICES = 1  # processes on this machine, one per GPU (on CPUs by gloo); BATCH_SIZE is that of each
+    cfg.TRAIN.NODES = 1  # machines, started by torchrun or Slurm
+    cfg.TRAIN.CALIBRATE = False  # scale the logits by the temperature that fits the validation split best
 
     cfg.SEED = 0  # of the starting weights and of every random draw
     cfg.OUTPUT = "runs"  # folder of all runs

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,7 @@ from .. import _compat  # noqa: F401
 # isort: split
 from lightning.pytorch import LightningDataModule
 
-from ..errors import InputError
+from ..errors import ConfigError, InputError
 from .augmentation import AugmentOptions, augment
 from .loader import ChipLoader
 from .spec import load_manifest
@@ -25,14 +26,16 @@ class ChipDataModule(LightningDataModule):
 
     The task gets ``image`` float32 (B, C', H, W), normalised and 0 where there is no data; ``mask`` int64 (B, H, W)
     with 255 where a pixel has no label or no data, or ``label`` int64 (B,); ``valid`` bool (B, H, W); and ``index``
-    int64 (B,), the chips' numbers in the split. Training batches are shuffled and augmented, each draw keyed by seed,
-    epoch and the batch's number over all ranks, so that a resumed run goes on as if it had not stopped.
+    int64 (B,), the chips' numbers in the split; contexts are prepared as the image is. Training batches are shuffled
+    and augmented, each draw keyed by seed, epoch and the batch's number over all ranks, so that a resumed run goes on
+    as if it had not stopped.
 
     Args:
         root: the data set's folder, ``<root>/<name>/<version>``.
         batch_size: chips per batch on each rank.
         preprocess: from stored values to network input; the same module goes with the weights.
         augment: what to vary in training batches; nothing by default.
+        contexts: arrays that show the ground around the chip with the image's bands, such as ``image_x8``.
         train_split, val_split, test_split: names of the splits.
         seed: of shuffling and augmentation.
         drop_last: leave out a last training batch that is not full (batch statistics of one chip are none).
@@ -42,6 +45,8 @@ class ChipDataModule(LightningDataModule):
 
     Raises:
         InputError: the task is neither segmentation nor classification, or ``preprocess`` was made for other bands.
+        FormatError: a context that the data set does not have, naming those it has.
+        ConfigError: an orbit to drop, but no bands of two orbits.
     """
 
     def __init__(
@@ -51,6 +56,7 @@ class ChipDataModule(LightningDataModule):
         preprocess: Preprocess,
         augment: AugmentOptions | None = None,
         *,
+        contexts: Sequence[str] = (),
         train_split: str = "train",
         val_split: str = "val",
         test_split: str = "test",
@@ -74,10 +80,20 @@ class ChipDataModule(LightningDataModule):
         names, expected = ([b.name for b in bands] for bands in (self.image.bands, preprocess.bands))
         if names != expected:
             raise InputError(f"the preprocessing expects the bands {expected}, the image has {names}", where=root)
+        self.contexts = [self.manifest.array(name) for name in contexts]
+        for array in self.contexts:
+            if array.bands != self.image.bands or array.shape != self.image.shape:
+                raise InputError(f"{array.name} has other bands or another size than {self.image.name}", where=root)
+        self.orbits = orbit_channels(preprocess.channel_names)
+        if augment is not None and augment.orbits and len(self.orbits) < 2:
+            raise ConfigError(
+                f"no bands of two orbits among {', '.join(preprocess.channel_names)}", where="AUGMENT.ORBITS"
+            )
 
     def loader(self, split: str, *, train: bool = False) -> ChipLoader:
         """The loader of one split for this process's rank: shuffled and equal per rank for training, else in order."""
-        arrays = [a.name for a in self.manifest.arrays if a in (self.image, self.label) or a.role == "valid"]
+        wanted = (self.image, self.label, *self.contexts)
+        arrays = [a.name for a in self.manifest.arrays if a in wanted or a.role == "valid"]
         return ChipLoader(
             self.root,
             split,
@@ -112,26 +128,38 @@ class ChipDataModule(LightningDataModule):
     @torch.no_grad()
     def prepare(self, batch: dict[str, Any], training: ChipLoader | None = None) -> dict[str, Tensor]:
         """Turn a ``ChipLoader`` batch into what the task gets; augmented if ``training`` yielded it last."""
-        native = batch[self.image.name]
-        x, valid = self.preprocess.to(native.device)(native)
+        preprocess = self.preprocess.to(batch[self.image.name].device)
+        images, known = {}, {}
+        for name, array in (("image", self.image), *((array.name, array) for array in self.contexts)):
+            images[name], known[name] = preprocess(batch[array.name])
         for array in self.manifest.arrays:
             if array.role == "valid":
-                valid = valid & (batch[array.name] != 0)
+                known["image"] = known["image"] & (batch[array.name] != 0)
         label = batch[self.label.name].to(torch.int64)
         mask = label if self.label.role == "mask" else None
         if mask is not None:
-            unlabelled = ~valid | (mask == self.manifest.task.ignore_index)
+            unlabelled = ~known["image"] | (mask == self.manifest.task.ignore_index)
             mask = torch.where(unlabelled, IGNORE, mask)
         if training is not None and self.augment is not None:
+            if preprocess.partial:  # a band without data stays without
+                known = {name: valid[:, None] & (images[name] != 0) for name, valid in known.items()}
             sampler = training.sampler
-            x, mask, valid = augment(
-                x,
+            images, known, mask = augment(
+                images,
+                known,
                 mask,
-                valid,
                 options=self.augment,
                 seed=self.seed,
                 epoch=sampler.epoch,
                 step=(sampler.yielded - 1) * sampler.world_size + sampler.rank,
+                orbits=self.orbits,
             )
         kind = {"label": label} if mask is None else {"mask": mask}
-        return {"image": x, **kind, "valid": valid, "index": batch["index"]}
+        valid = known["image"] if known["image"].ndim == 3 else known["image"].any(1)
+        return {**images, **kind, "valid": valid, "index": batch["index"]}
+
+
+def orbit_channels(names: Sequence[str]) -> list[list[int]]:
+    """Channels of the ascending and of the descending orbit, by the ends ``_asc`` and ``_desc`` of their names."""
+    found = [[i for i, name in enumerate(names) if name.endswith(end)] for end in ("_asc", "_desc")]
+    return [channels for channels in found if channels]

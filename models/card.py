@@ -174,6 +174,16 @@ def _data(dataset: Mapping[str, Any]) -> str:
     return text + (" **These data are simulated.**" if dataset.get("simulated") else "")
 
 
+def _calibration(found: Mapping[str, Any] | None) -> str:
+    if not found:
+        return ""
+    return (
+        f"\n\nProbabilities are calibrated on the split `{found['split']}`: logits are divided by "
+        f"{found['temperature']:.4g}, which changes the expected calibration error there from "
+        f"{found['ece_before']:.4f} to {found['ece_after']:.4f}."
+    )
+
+
 def _scores(results: Sequence[EvalResult]) -> str:
     rows = ["| data | split | metric | value |", "|---|---|---|---|"]
     rows += [

@@ -37,6 +37,7 @@ class Inference:
         self.preprocess = preprocess.to(self.device)
         self.binary = pretrained.spec.out_channels == 1
         self.contexts = [name for name in pretrained.spec.in_channels if context_scale(name)]
+        self.temperature = pretrained.calibration.temperature if pretrained.calibration else 1.0
 
     @property
     def context_method(self) -> str:
@@ -76,7 +77,7 @@ class Inference:
                 name: values[some_or_first].contiguous(memory_format=torch.channels_last)
                 for name, values in {"image": image, **wider}.items()
             }
-            logits = self.model(**given).float()
+            logits = self.model(**given).float() / self.temperature
             found = logits.sigmoid() if self.binary else logits.softmax(1)
             probabilities = found.new_zeros((len(image), *found.shape[1:]))
             if some.any():

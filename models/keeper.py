@@ -57,14 +57,15 @@ class Keeper(Checkpoint):
         folder: the run folder.
         options: the TRAIN node of a configuration, with MONITOR resolved.
         lines: print one line per epoch (where no progress bar is shown).
+        leads: this process writes; the others of a distributed training only keep count.
 
     The best weights lie in ``best-<epoch>.safetensors`` until the run is finished. ``last.ckpt`` says which epoch that
     is, and the file it names is removed only after the next ``last.ckpt`` is in place: a kill at any moment leaves a
     pair that fits together.
     """
 
-    def __init__(self, folder: Path, options: CfgNode, lines: bool = False) -> None:
-        self.folder, self.options, self.lines = folder, options, lines
+    def __init__(self, folder: Path, options: CfgNode, lines: bool = False, leads: bool = True) -> None:
+        self.folder, self.options, self.lines, self.leads = folder, options, lines, leads
         self.lower_is_better = options.MONITOR.endswith("loss")
         self.history: list[dict[str, float]] = []
         self.best_epoch: int | None = None
@@ -95,9 +96,11 @@ class Keeper(Checkpoint):
         return self.folder / f"best-{self.best_epoch}.safetensors"
 
     def on_train_start(self, trainer: Any, pl_module: Any) -> None:
+        self._start = time.perf_counter()
+        if not self.leads:
+            return
         from torch.utils.tensorboard import SummaryWriter
 
-        self._start = time.perf_counter()
         self._board = SummaryWriter(str(self.folder / "logs" / "tensorboard"), purge_step=len(self.history))
 
     def on_train_epoch_end(self, trainer: Any, pl_module: Any) -> None:
@@ -112,22 +115,26 @@ class Keeper(Checkpoint):
         }
         self.history.append(row)
         better = self._judge(row[self.options.MONITOR])
-        if better:
-            save_tensors(pl_module.best_network, self.best_path)
-        elif self.options.SCHEDULER == "plateau":
+        if not better and self.options.SCHEDULER == "plateau":
             self._plateau(trainer.optimizers)
+        if self.leads:
+            self._write(row, better, pl_module.best_network)
+        if self.finished or len(self.history) % self.options.CHECKPOINT_EVERY == 0:
+            trainer.save_checkpoint(self.folder / LAST_NAME)  # every process must call it; the first one writes
+            for path in self.folder.glob("best-*.safetensors") if self.leads else ():
+                if path != self.best_path:
+                    path.unlink()
+        trainer.should_stop = trainer.should_stop or self.finished
+
+    def _write(self, row: dict[str, float], better: bool, network: torch.nn.Module) -> None:
+        if better:
+            save_tensors(network, self.best_path)
         write_atomic(self.folder / "logs" / "metrics.csv", history_csv(self.history))
         for name, value in row.items():
             if name != "epoch" and math.isfinite(value):
                 self._board.add_scalar(name, value, row["epoch"])
         if self.lines:
             print(epoch_line(row, self.options.EPOCHS, better), file=sys.stderr, flush=True)
-        if self.finished or len(self.history) % self.options.CHECKPOINT_EVERY == 0:
-            trainer.save_checkpoint(self.folder / LAST_NAME)
-            for path in self.folder.glob("best-*.safetensors"):
-                if path != self.best_path:
-                    path.unlink()
-        trainer.should_stop = trainer.should_stop or self.finished
 
     def teardown(self, trainer: Any, pl_module: Any, stage: str) -> None:
         if self._board is not None:

@@ -49,7 +49,18 @@ PLACE_KEYS = (
     ("TRAIN", "CHECKPOINT_EVERY"),
 )
 # Keys that came after 0.1, with the default that does what 0.1 did: at it they stay out of the hash, so ids last.
-LATER_KEYS: dict[tuple[str, ...], Any] = {}
+LATER_KEYS: dict[tuple[str, ...], Any] = {
+    ("DATA", "PARTIAL"): False,
+    ("AUGMENT", "PROBABILITY"): 1.0,
+    ("AUGMENT", "BAND_DROP"): 0.0,
+    ("AUGMENT", "LINES"): 0.0,
+    ("AUGMENT", "REGIONS"): 0.0,
+    ("AUGMENT", "ORBITS"): 0.0,
+    ("TRAIN", "COMPILE"): False,
+    ("TRAIN", "DEVICES"): 1,
+    ("TRAIN", "NODES"): 1,
+    ("TRAIN", "CALIBRATE"): False,
+}
 
 
 class RunDataset(Strict):

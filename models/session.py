@@ -15,6 +15,15 @@ from pathlib import Path
 from ..errors import BusyError, TidemarkError
 
 
+def process_rank(processes: int) -> int:
+    """Which of a distributed training's processes this is, as torchrun, Slurm or Lightning's launcher tell it."""
+    if processes > 1:
+        for name in ("RANK", "SLURM_PROCID", "LOCAL_RANK"):
+            if os.environ.get(name, "").isdecimal():
+                return int(os.environ[name])
+    return 0
+
+
 @contextmanager
 def alone(folder: Path) -> Iterator[None]:
     """Hold a run folder; the lock goes with the process, however it ends."""

@@ -72,7 +72,8 @@ class Task(lightning.LightningModule):
 
     def on_train_batch_start(self, batch: Mapping[str, Tensor], batch_idx: int) -> None:
         # Keyed, not continued: a resumed run drops the same units as an undisturbed one.
-        torch.manual_seed(draw_key("network", self.seed, self.current_epoch, batch_idx))
+        step = batch_idx * self.trainer.world_size + self.trainer.global_rank
+        torch.manual_seed(draw_key("network", self.seed, self.current_epoch, step))
 
     def training_step(self, batch: Mapping[str, Tensor], batch_idx: int) -> Tensor:
         logits = self.network(**{name: batch[name] for name in self.inputs})
@@ -98,14 +99,15 @@ class Task(lightning.LightningModule):
             self.averaged.update(self.network)
 
     def on_validation_epoch_end(self) -> None:
-        scores = self.scores(self._counts["val"])
+        scores = self.scores(summed(self._counts["val"]))
         self.log_dict({f"val/{name}": float(value) for name, value in scores.items()}, prog_bar=True)
 
     def epoch_scores(self) -> dict[str, float]:
         """``train/loss``, ``val/loss`` and the scores of both splits in the epoch that ends."""
-        row = {f"{split}/loss": float(torch.stack(losses).mean()) for split, losses in self._losses.items() if losses}
+        row = {f"{split}/loss": mean_over_ranks(losses) for split, losses in self._losses.items()}
+        row = {name: value for name, value in row.items() if value is not None}
         for split, counts in self._counts.items():
-            row |= {f"{split}/{name}": float(value) for name, value in self.scores(counts).items()}
+            row |= {f"{split}/{name}": float(value) for name, value in self.scores(summed(counts)).items()}
         return row
 
     def configure_optimizers(self) -> Any:
@@ -175,6 +177,25 @@ class Average(nn.Module):
     def train(self, mode: bool = True) -> Average:
         """Stays in evaluation mode: a mean has no training steps of its own."""
         return super().train(False)
+
+
+def summed(counts: np.ndarray) -> np.ndarray:
+    """Counts (or float64 sums) over all processes of a distributed training; each of them must ask."""
+    if not (torch.distributed.is_available() and torch.distributed.is_initialized()):
+        return counts
+    device = "cuda" if torch.distributed.get_backend() == "nccl" else "cpu"
+    total = torch.from_numpy(counts.copy()).to(device)
+    torch.distributed.all_reduce(total)
+    return total.cpu().numpy()
+
+
+def mean_over_ranks(losses: Sequence[Tensor]) -> float | None:
+    """Mean of the batches' losses over all processes; None where there are none."""
+    if not (torch.distributed.is_available() and torch.distributed.is_initialized()):
+        return float(torch.stack(list(losses)).mean()) if losses else None
+    own = [float(torch.stack(list(losses)).double().sum()), len(losses)] if losses else [0.0, 0]
+    total, count = summed(np.array(own, np.float64))
+    return total / count if count else None
 
 
 def class_map(logits: Tensor) -> Tensor:

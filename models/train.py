@@ -20,7 +20,7 @@ from ..datasets.spec import Manifest, load_manifest
 from ..errors import ConfigError
 from .registry import ModelSpec, create_model, find_model
 from .runs import CONFIG_NAME, RUN_NAME, RunInfo, dataset_of, provenance, read_run, run_folder, usable_cores, write_run
-from .session import alone, interruptible, quiet, torch_threads
+from .session import alone, process_rank, torch_threads
 
 MONITORS = {"segmentation": "val/iou", "classification": "val/macro_f1"}
 
@@ -51,6 +51,9 @@ def train(cfg: CfgNode, progress: bool | None = None) -> Path:
     if cfg.TRAIN.RESUME and (folder / RUN_NAME).exists():
         read_run(folder)
         return folder
+    if process_rank(cfg.TRAIN.DEVICES * cfg.TRAIN.NODES):
+        _train_network(cfg, manifest, root, folder, False)
+        return folder
     with alone(folder):
         remove_temporaries(folder)
         if not cfg.TRAIN.RESUME:
@@ -69,21 +72,29 @@ def _train_network(cfg: CfgNode, manifest: Manifest, root: Path, folder: Path, p
     import torch
 
     from ..datasets.augmentation import AugmentOptions
+    from ..datasets.context import context_scale
     from ..datasets.datamodule import ChipDataModule
     from ..datasets.transforms import Preprocess
     from . import keeper as keeping
     from . import weights
     from .device import find_device
+    from .fit import fit, start_from
     from .tasks import ClassificationTask, SegmentationTask
 
     entry, kind = find_model(cfg.MODEL.NAME), manifest.task.kind
     options = _resolve(cfg, manifest, entry)
     device = find_device(options.DEVICE).type
-    threads = options.THREADS or usable_cores()
+    processes = options.DEVICES * options.NODES
+    leads = process_rank(processes) == 0
+    threads = options.THREADS or max(1, usable_cores() // options.DEVICES)
     args = configs.to_dict(cfg.MODEL.ARGS)
-    preprocess = Preprocess.from_manifest(manifest, cfg.DATA.BANDS or None, cfg.DATA.DERIVED, cfg.DATA.NORMALIZATION)
+    preprocess = Preprocess.from_manifest(
+        manifest, cfg.DATA.BANDS or None, cfg.DATA.DERIVED, cfg.DATA.NORMALIZATION, partial=cfg.DATA.PARTIAL
+    )
     classes = len(manifest.task.classes)
-    spec = ModelSpec({"image": preprocess.channels}, 1 if manifest.task.binary else classes)
+    contexts = [name for name in entry.inputs if context_scale(name)]
+    inputs = dict.fromkeys(("image", *contexts), preprocess.channels)
+    spec = ModelSpec(inputs, 1 if manifest.task.binary else classes)
     with torch_threads(threads):
         torch.manual_seed(cfg.SEED)
         network = create_model(cfg.MODEL.NAME, spec, **args)
@@ -97,15 +108,20 @@ def _train_network(cfg: CfgNode, manifest: Manifest, root: Path, folder: Path, p
             options.BATCH_SIZE,
             preprocess,
             AugmentOptions(**{key.lower(): value for key, value in cfg.AUGMENT.items() if value}),
+            contexts=contexts,
             train_split=cfg.DATA.TRAIN_SPLIT,
             val_split=cfg.DATA.VAL_SPLIT,
             seed=cfg.SEED,
-            drop_last=_chips(manifest, cfg.DATA.TRAIN_SPLIT) >= options.BATCH_SIZE,
+            drop_last=_chips(manifest, cfg.DATA.TRAIN_SPLIT) >= options.BATCH_SIZE * processes,
         )
-        write_atomic(folder / CONFIG_NAME, configs.dump(cfg))
-        keeper = keeping.Keeper(folder, options, lines=not progress)
-        _fit(task, data, keeper, device, progress)
+        if leads:
+            write_atomic(folder / CONFIG_NAME, configs.dump(cfg))
+        keeper = keeping.Keeper(folder, options, lines=not progress, leads=leads)
+        fit(task, data, keeper, device, progress)
+        if not leads:
+            return
         weights.load_weights(network, keeper.best_path)
+        calibration = _calibration(cfg, network, data, entry.inputs) if options.CALIBRATE else None
     best = next(row for row in keeper.history if row["epoch"] == keeper.best_epoch)
     label = args.get("encoder")
     card = {
@@ -130,6 +146,7 @@ def _train_network(cfg: CfgNode, manifest: Manifest, root: Path, folder: Path, p
         preprocess_config=preprocess.to_config(),
         classes=manifest.task.classes,
         card=card,
+        calibration=calibration,
     )
     keeping.draw_curves(
         keeper.history,
@@ -155,75 +172,19 @@ def _train_network(cfg: CfgNode, manifest: Manifest, root: Path, folder: Path, p
     keeper.best_path.unlink()
 
 
-def _fit(task: Any, data: Any, keeper: Any, device: str, progress: bool) -> None:
-    from lightning.pytorch import Trainer
-    from lightning.pytorch.callbacks import RichProgressBar
+def _calibration(cfg: CfgNode, network: Any, data: Any, inputs: tuple[str, ...]) -> Any:
+    import math
 
-    from .device import enough_memory
-    from .keeper import LAST_NAME, AtomicCheckpointIO, read_checkpoint
+    from .calibration import calibrate
+    from .device import find_device
 
-    options, last = task.options, keeper.folder / LAST_NAME
-    if last.exists():
-        keeper.load_state_dict(read_checkpoint(last)["callbacks"][keeper.state_key])
-        if keeper.finished:  # killed after the last epoch, before the results were written
-            return
-    else:
-        for path in keeper.folder.glob("best-*.safetensors"):
-            path.unlink()
-    with quiet():
-        trainer = Trainer(
-            accelerator={"cuda": "gpu"}.get(device, device),
-            devices=1,
-            precision=options.PRECISION,
-            max_epochs=options.EPOCHS,
-            accumulate_grad_batches=options.ACCUMULATE,
-            logger=False,
-            gradient_clip_val=options.CLIP_NORM or None,
-            num_sanity_val_steps=0,
-            enable_model_summary=False,
-            enable_progress_bar=progress,
-            callbacks=[keeper, *([RichProgressBar(leave=True)] if progress else [])],
-            plugins=[AtomicCheckpointIO()],
-            default_root_dir=keeper.folder,
-        )
-        hint = (
-            f"halve TRAIN.BATCH_SIZE (now {options.BATCH_SIZE}) and set TRAIN.ACCUMULATE {2 * options.ACCUMULATE} "
-            "for the same step, or set TRAIN.PRECISION bf16-mixed or a smaller AUGMENT.CROP"
-        )
-        with enough_memory(hint), interruptible(keeper.folder):
-            trainer.fit(task, datamodule=data, ckpt_path=str(last) if last.exists() else None, weights_only=True)
-
-
-def start_from(network: Any, source: str, preprocess: Any) -> None:
-    """Fill a network from weights of the same architecture and channels (fine-tuning).
-
-    Raises:
-        WeightsError: other keys or shapes, or a channel with another meaning.
-    """
-    from ..errors import WeightsError
-    from .weights import from_pretrained
-
-    found = from_pretrained(source)
-    if found.preprocess.channel_names != preprocess.channel_names:
-        raise WeightsError(
-            f"its channels are {found.preprocess.channel_names}, this run's {preprocess.channel_names}",
-            where=source,
-            hint="set DATA.BANDS and DATA.DERIVED alike",
-        )
-    found.check_input(preprocess.bands)
-    mine, theirs = network.state_dict(), found.model.state_dict()
-    wrong = [
-        key
-        for key in mine.keys() | theirs.keys()
-        if key not in mine or key not in theirs or mine[key].shape != theirs[key].shape
-    ]
-    if wrong:
-        raise WeightsError(
-            f"a {found.name} that does not fit this model: {', '.join(sorted(wrong)[:5])}",
-            where=source,
-            hint="set MODEL.NAME and MODEL.ARGS alike, and the same number of classes",
-        )
-    network.load_state_dict(theirs)
+    device = find_device(cfg.TRAIN.DEVICE)
+    loader = data.loader(cfg.DATA.VAL_SPLIT)
+    batches = (data.prepare({name: t.to(device) for name, t in batch.items()}) for batch in loader)
+    answers = len(loader.chip_ids) * math.prod(data.label.shape)
+    return calibrate(
+        network.to(device), batches, inputs, label=data.label.role, split=cfg.DATA.VAL_SPLIT, answers=answers
+    )
 
 
 def _resolve(cfg: CfgNode, manifest: Manifest, entry: Any) -> CfgNode:

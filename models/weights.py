@@ -23,6 +23,7 @@ from ..datasets.files import atomic_path, sha256_file, storage_error, write_atom
 from ..datasets.spec import Band, ClassDef, Name, Strict, canonical_json, describe_validation
 from ..datasets.transforms import Preprocess
 from ..errors import ConfigError, TidemarkError, WeightsError
+from .calibration import Calibration
 from .card import model_card
 from .fetch import CONFIG_NAME, PICKLES, WEIGHTS_NAME, find_weights, pickle_refused
 from .registry import ModelSpec, create_model
@@ -59,6 +60,7 @@ class WeightsConfig(Strict):
     classes: tuple[ClassDef, ...]
     preprocess: dict[str, Any]
     dataset: dict[str, Any] = {}
+    calibration: Calibration | None = None
 
 
 @dataclass(frozen=True)
@@ -73,6 +75,7 @@ class Pretrained:
         task_kind: ``segmentation`` or ``classification``.
         dataset: reference to the data it learned from; empty when unknown.
         weights_sha256: of ``model.safetensors``.
+        calibration: how the logits become probabilities, where that was fitted.
     """
 
     model: nn.Module
@@ -84,6 +87,7 @@ class Pretrained:
     task_kind: str
     dataset: dict[str, Any]
     weights_sha256: str
+    calibration: Calibration | None = None
 
     def check_input(self, bands: Sequence[Band]) -> Preprocess:
         """The preprocessing for an input with these bands, in their order and storage.
@@ -104,6 +108,7 @@ def save_pretrained(
     preprocess_config: Mapping[str, Any],
     classes: Sequence[ClassDef | Mapping[str, Any]],
     card: Mapping[str, Any],
+    calibration: Calibration | None = None,
 ) -> str:
     """Write weights, configuration and model card; the same weights give the same bytes.
 
@@ -114,6 +119,7 @@ def save_pretrained(
         classes: of the task, in the order of their ids.
         card: ``task_kind``; where known ``dataset`` (name, version, content_sha256, title, licence, simulated),
             ``licence`` of the weights, ``scores`` ({"val": {"iou": 0.5}}) and ``training`` (the recipe as text).
+        calibration: how the logits become probabilities, where that was fitted.
 
     Returns:
         sha256 of ``model.safetensors``.
@@ -131,12 +137,14 @@ def save_pretrained(
         classes=tuple(ClassDef.model_validate(c) for c in classes),
         preprocess=dict(preprocess_config),
         dataset=dict(card.get("dataset", {})),
+        calibration=calibration,
     )
     check_finite(model.state_dict(), folder / WEIGHTS_NAME)
     save_tensors(model, folder / WEIGHTS_NAME)
-    write_atomic(folder / CONFIG_NAME, canonical_json(config))
+    plain = config.model_dump(mode="json", exclude=None if calibration else {"calibration"})
+    write_atomic(folder / CONFIG_NAME, canonical_json(plain))
     parameters = sum(p.numel() for p in model.parameters())
-    write_atomic(folder / CARD_NAME, model_card(config.model_dump(mode="json"), card, parameters))
+    write_atomic(folder / CARD_NAME, model_card(plain, card, parameters))
     return sha256_file(folder / WEIGHTS_NAME)
 
 
@@ -201,6 +209,7 @@ def from_pretrained(source: str | Path, revision: str | None = None) -> Pretrain
         config.task_kind,
         config.dataset,
         sha256_file(path),
+        config.calibration,
     )
 
 

@@ -163,7 +163,10 @@ GEOMETRY = AugmentOptions(flip=True, rotate90=True, crop=6)
 def augmented(options, seed=1, epoch=2, step=3, b=6, size=(8, 8)):
     x = torch.randn((b, 2, *size), generator=torch.Generator().manual_seed(0))
     mask, valid = (x[:, 0] * 100).long(), x[:, 1] > -1
-    return (x, mask, valid), augment(x, mask, valid, options=options, seed=seed, epoch=epoch, step=step)
+    images, known, after = augment(
+        {"image": x}, {"image": valid}, mask, options=options, seed=seed, epoch=epoch, step=step
+    )
+    return (x, mask, valid), (images["image"], after, known["image"])
 
 
 def test_draws_depend_on_seed_epoch_and_step_alone():
@@ -196,7 +199,11 @@ def test_image_mask_and_validity_stay_together(seed, square):
 def test_all_eight_positions_of_a_square_occur():
     x = torch.arange(4.0).view(1, 1, 2, 2)
     seen = {
-        tuple(augment(x, None, x[:, 0] >= 0, options=TURNS, seed=0, epoch=0, step=k)[0].flatten().tolist())
+        tuple(
+            augment({"image": x}, {"image": x[:, 0] >= 0}, None, options=TURNS, seed=0, epoch=0, step=k)[0]["image"]
+            .flatten()
+            .tolist()
+        )
         for k in range(100)
     }
     assert len(seen) == 8
