@@ -29,12 +29,15 @@ Seeds = Annotated[tuple[Annotated[int, Field(ge=0, le=2**31 - 1)], ...], Field(m
 
 
 class Elsewhere(Strict):
-    """Another data set with the same bands and classes, on which a row's weights are scored too."""
+    """Another data set with the same bands and classes, on which a row's weights are scored too.
+
+    ``build`` is the command that makes it, where it is not that of a part of the table.
+    """
 
     dataset: Name
     version: Version
     splits: Annotated[tuple[SplitName, ...], Field(min_length=1)] = ("test",)
-    build: Words
+    build: Words = ""
 
 
 class TableRow(Strict):
@@ -143,15 +146,21 @@ def plan(spec: TableSpec, profile: str, data_root: str | Path, out: str | Path) 
     if profile not in spec.profiles:
         raise ConfigError(f"no profile {profile!r}, there is {', '.join(spec.profiles)}", where=spec.title)
     chosen, jobs = spec.profiles[profile], []
+    commands = {(part.dataset, part.version): part.build for part in spec.parts}
     for part in spec.parts:
-        manifest = _manifest(Path(data_root), part)
+        manifest = _manifest(Path(data_root), part, part.build)
         for row in part.rows:
             if row.profiles and profile not in row.profiles:
                 continue
             fixed = ("DATA.NAME", part.dataset, "DATA.VERSION", part.version, "DATA.ROOT", str(data_root))
             shared = (*chosen.overrides, *part.overrides, *row.overrides, *fixed, "OUTPUT", str(out))
             cfg = load_config(row.recipe, shared)
-            others = [(other, _other(Path(data_root), other, manifest, cfg)) for other in row.evaluate_on]
+            others = []
+            for other in row.evaluate_on:
+                build = other.build or commands.get((other.dataset, other.version), "build or pull it")
+                found = _manifest(Path(data_root), other, build)
+                _check_fits(found, manifest, cfg, f"evaluate_on {other.dataset} {other.version}")
+                others.append((other, found))
             for seed in row.seeds or chosen.seeds:
                 overrides = (*shared, "SEED", str(seed))
                 cfg = load_config(row.recipe, overrides)
@@ -172,19 +181,18 @@ def plan(spec: TableSpec, profile: str, data_root: str | Path, out: str | Path) 
     return jobs
 
 
-def _manifest(data_root: Path, wanted: TablePart | Elsewhere) -> Manifest:
+def _manifest(data_root: Path, wanted: TablePart | Elsewhere, build: str) -> Manifest:
     folder = data_root / wanted.dataset / wanted.version
     if not (folder / MANIFEST_NAME).is_file():
-        raise FormatError("the data set is not there", where=folder, hint=f"make it: {wanted.build}")
+        raise FormatError("the data set is not there", where=folder, hint=f"make it: {build}")
     manifest = load_manifest(folder)
     for split in wanted.splits:
         manifest.split_shards(split)  # names the splits there are
     return manifest
 
 
-def _other(data_root: Path, other: Elsewhere, own: Manifest, cfg: Any) -> Manifest:
-    """The manifest of another data set, once its bands and classes are those that the row's weights will need."""
-    found, where = _manifest(data_root, other), f"evaluate_on {other.dataset} {other.version}"
+def _check_fits(found: Manifest, own: Manifest, cfg: Any, where: str) -> None:
+    """InputError unless a row's weights can be scored on other data: another content, the same bands and classes."""
     if not find_model(cfg.MODEL.NAME).trained:
         raise InputError(f"{cfg.MODEL.NAME} has no weights to score elsewhere", where=where)
     if found.content_sha256 == own.content_sha256:
@@ -199,7 +207,6 @@ def _other(data_root: Path, other: Elsewhere, own: Manifest, cfg: Any) -> Manife
             f"expected {own.task.kind} of {', '.join(expected)}, found {found.task.kind} of {', '.join(classes)}",
             where=where,
         )
-    return found
 
 
 def _bands(manifest: Manifest) -> dict[str, str]:

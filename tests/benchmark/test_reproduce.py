@@ -177,6 +177,14 @@ def test_figures_must_lie_in_the_interval_or_within_the_tolerance(table, data, t
     assert len(differences([with_headline(None)], [with_headline(0.5)], 0.01)) == 1
 
 
+def test_simulated_data_may_differ_in_their_bits_between_processors(table, data, tmp_path, calls):
+    row = rows(make(table, data, tmp_path / "runs")[0].results)[0]
+    elsewhere = replace(row, key="made on another processor")
+    assert differences([elsewhere], [row], 0.01) == []
+    observed = replace(elsewhere, dataset=row.dataset.model_copy(update={"simulated": False}))
+    assert "no committed figure" in differences([observed], [row], 0.01)[0]
+
+
 def test_child_processes_ignore_folders_that_look_like_our_packages(table, data, tmp_path, monkeypatch):
     """The one test with real child processes: in a folder with its own datasets/, models/ and tidemark.py."""
     spec = yaml.safe_load(table.read_text())
