@@ -210,9 +210,12 @@ def train(
     if print_config:
         print(dump(cfg))
         return
+    from .models.session import process_rank
     from .models.train import train as run_training
 
-    print(run_training(cfg))
+    folder = run_training(cfg)
+    if process_rank(cfg.TRAIN.DEVICES * cfg.TRAIN.NODES) == 0:
+        print(folder)
 
 
 @app.command()

@@ -195,7 +195,7 @@ def mean_over_ranks(losses: Sequence[Tensor]) -> float | None:
         return float(torch.stack(list(losses)).mean()) if losses else None
     own = [float(torch.stack(list(losses)).double().sum()), len(losses)] if losses else [0.0, 0]
     total, count = summed(np.array(own, np.float64))
-    return total / count if count else None
+    return float(total / count) if count else None
 
 
 def class_map(logits: Tensor) -> Tensor:
