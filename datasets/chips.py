@@ -16,7 +16,7 @@ from .. import _compat  # noqa: F401
 from torchgeo.datasets import DatasetNotFoundError, NonGeoDataset
 
 from ..errors import InputError
-from .reader import open_split
+from .reader import is_remote, open_split
 from .spec import MANIFEST_NAME, Array
 from .transforms import Preprocess, image_array
 
@@ -45,12 +45,15 @@ class ChipDataset(NonGeoDataset):
         split: name of the split, as the manifest has it.
         bands: names of the image's bands, in the order wanted; all by default.
         transforms: takes a sample and returns the changed sample.
-        download: not available yet; data sets are built with ``tidemark build``.
+        download: pull the split from the Hugging Face Hub where it is not in ``root``; needs ``repo``.
+        repo: ``ORG/NAME`` on the Hub.
+        stream: read the chips over HTTP as they are asked for; ``root`` is ``hf://ORG/NAME@1.0.0`` then.
         checksum: compare every chip with its stored checksum.
 
     Raises:
         DatasetNotFoundError: there is no data set in ``root``.
-        InputError: ``download`` was asked for, or a band does not exist.
+        InputError: ``download`` without a ``repo``, ``stream`` without ``hf://``, or a band does not exist.
+        HubError: the Hub cannot be reached, or refuses.
         FormatError: the manifest or a shard is not as declared.
         ChecksumError: (at a sample) its bytes are not those that were published.
     """
@@ -63,18 +66,19 @@ class ChipDataset(NonGeoDataset):
         transforms: Callable[[dict[str, Any]], dict[str, Any]] | None = None,
         download: bool = False,
         checksum: bool = True,
+        repo: str | None = None,
+        stream: bool = False,
     ) -> None:
-        self.root, self.split, self.transforms = Path(root), split, transforms
-        self.download, self.checksum = download, checksum
-        if not (self.root / MANIFEST_NAME).exists():
-            if download:
-                raise InputError(
-                    "no data set here, and it cannot be downloaded",
-                    where=self.root,
-                    hint=f"build it from its source: tidemark build {self._name_to_build()}",
-                )
-            raise DatasetNotFoundError(self)
-        self.manifest, self.shards = open_split(self.root, split, checksum)
+        self.root, self.split, self.transforms = root, split, transforms
+        self.download, self.checksum, self.repo = download, checksum, repo
+        if is_remote(root) != stream:
+            raise InputError(
+                "is streamed from the Hub with stream=True, and only an address hf://ORG/NAME@1.0.0 is", where=root
+            )
+        if not stream:
+            self.root = Path(root)
+            self._find(split)
+        self.manifest, self.shards = open_split(self.root, split, checksum, partial=True)
         self.image = image_array(self.manifest)
         inputs = [a for a in self.manifest.arrays if a.role in ("image", "context", "target")]
         self._physical = {
@@ -83,8 +87,23 @@ class ChipDataset(NonGeoDataset):
         self.bands = list(self._physical[self.image.name].select)
         self._starts = np.cumsum([0, *(shard.n for shard in self.shards)])
 
-    def _name_to_build(self) -> str:
-        return self.root.parent.name
+    def _find(self, split: str) -> None:
+        """Pull what is not there, where that was asked for."""
+        version, name = self.root.name, self.root.parent.name
+        if self.download and self.repo is None:
+            raise InputError(
+                "not known where to download it from",
+                where=self.root,
+                hint=f"repo='ORG/{name}', or build it from its source: tidemark build {name}",
+            )
+        if self.download:
+            from .hub import pull
+
+            found = pull(f"{self.repo}@{version}", self.root.parent.parent, splits=[split])
+            if found.resolve() != self.root.resolve():
+                raise InputError(f"{self.repo} holds {found.parent.name} {found.name}", where=self.root)
+        if not (self.root / MANIFEST_NAME).exists():
+            raise DatasetNotFoundError(self)
 
     def __len__(self) -> int:
         """Number of chips of the split."""

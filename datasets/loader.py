@@ -23,7 +23,7 @@ from torch import Tensor
 
 from .. import _compat  # noqa: F401
 from ..errors import DeviceError, InputError
-from .reader import Shard, open_split
+from .reader import Shard, is_remote, open_split
 
 # Chips below this size are read a batch at a time: a call per chip would cost more than the chip.
 SMALL_CHIP_BYTES = 1 << 16
@@ -135,7 +135,7 @@ class ChipLoader:
     """Batches of one split in the data set's native dtypes, in host memory.
 
     Args:
-        root: the data set's folder, ``<root>/<name>/<version>``.
+        root: the data set's folder, ``<root>/<name>/<version>``, or ``hf://ORG/NAME@1.0.0`` to stream it.
         split: name of the split.
         batch_size: chips per batch on this rank.
         arrays: names of the arrays to read; all by default.
@@ -178,7 +178,7 @@ class ChipLoader:
     ) -> None:
         if threads < 1 or prefetch < 0:
             raise InputError(f"needs threads >= 1 and prefetch >= 0, found {threads} and {prefetch}", where="loader")
-        self.root, self.split = Path(root), split
+        self.root, self.split = root if is_remote(root) else Path(root), split
         self.manifest, self.shards = open_split(root, split, checksum)
         names = [a.name for a in self.manifest.arrays] if arrays is None else list(arrays)
         self.arrays = [self.manifest.array(name) for name in names]
@@ -197,7 +197,9 @@ class ChipLoader:
             drop_last=drop_last,
         )
         self._small = sum(array.chip_bytes for array in self.arrays) < SMALL_CHIP_BYTES
-        self._workers = 1 if self._small else threads  # two would only pass the interpreter's lock to and fro
+        self._workers = (
+            1 if self._small and not is_remote(root) else threads
+        )  # two would only pass the interpreter's lock to and fro
         self._ring, self._ring_pid = BufferRing(prefetch + 3), os.getpid()
 
     def __getstate__(self) -> dict[str, Any]:
@@ -276,7 +278,7 @@ class ChipLoader:
         """Cut a batch into calls of ``Shard.read_many``: shard, chips in it, places in the batch."""
         owner = np.searchsorted(self._starts, index, side="right") - 1
         local = (index - self._starts[owner]).tolist()
-        if self._small:
+        if self._small or self.shards[0].whole_batches:
             edges = [0, *(np.flatnonzero(np.diff(owner)) + 1).tolist(), len(index)]
         else:
             edges = range(len(index) + 1)

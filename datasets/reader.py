@@ -38,10 +38,14 @@ class Shard:
         entry: which shard.
         checksum: compare every chip with its stored XXH3-64 checksum.
 
+    ``whole_batches`` tells a loader to ask for all chips of a batch at once.
+
     Raises:
         FormatError: at first use, when the file is not what the manifest says.
         ChecksumError: when a chip's bytes are not those that were written; other chips still read.
     """
+
+    whole_batches = False
 
     def __init__(self, folder: str | Path, manifest: Manifest, entry: ShardEntry, checksum: bool = True) -> None:
         self.path = Path(folder) / entry.path
@@ -190,12 +194,16 @@ def _copy_hashed(source: np.ndarray, target: np.ndarray) -> int:
 def open_split(
     folder: str | Path, split: str, checksum: bool = True, partial: bool = False
 ) -> tuple[Manifest, list[Shard]]:
-    """The manifest and the (still closed) shards of one split.
+    """The manifest and the (still closed) shards of one split, of a folder or of ``hf://ORG/NAME@1.0.0``.
 
     Raises:
         FormatError: of a data set that was pulled in part not all of the split is here, and ``partial`` is False, or
             none of it is.
     """
+    if is_remote(folder):
+        from .stream import open_remote_split
+
+        return open_remote_split(str(folder), split)
     manifest = load_manifest(folder)
     entries = manifest.split_shards(split)
     pulled = pulled_shards(folder)
@@ -205,6 +213,11 @@ def open_split(
             f"{len(here)} of the {len(entries)} shards of split {split!r} are here", where=folder, hint="pull the split"
         )
     return manifest, [Shard(folder, manifest, entry, checksum) for entry in here]
+
+
+def is_remote(root: str | Path) -> bool:
+    """Whether a data set's root is an address of the Hub, not a folder."""
+    return str(root).startswith("hf://")
 
 
 def pulled_shards(folder: str | Path) -> set[str] | None:

@@ -24,7 +24,7 @@ from .guard import Layout, Places
 from .hub import Reference, checked_file, parse_reference, remote_manifest, resolve
 from .hub_errors import explain
 from .reader import Shard
-from .shard import index_dtype, meta_checksums, storage_codec
+from .shard import checksum, index_dtype, meta_checksums, storage_codec
 from .spec import Manifest, ShardEntry
 
 SCHEME = "hf://"
@@ -58,7 +58,9 @@ class RemoteShard(Shard):
         self.source = Source(reference, commit, entry.path)
 
     def open(self) -> Layout:
-        """Fetch and compare the sidecar, once per process."""
+        """Fetch and compare the sidecar, once."""
+        if self._lock_pid != os.getpid():  # a fork while another thread was opening leaves the lock held for ever
+            self._lock, self._lock_pid = Lock(), os.getpid()
         with self._lock:
             if self._layout is None:
                 self._layout = self._from_index()
@@ -117,7 +119,7 @@ class RemoteShard(Shard):
                 self._forget(array, indices)
                 raise ChecksumError(f"does not decode ({error})", where=self._name(array, int(i))) from None
         try:
-            self._verify(array, indices, out)
+            self._verify(array, indices, list(map(checksum, out)))
         except ChecksumError:
             self._forget(array, indices)
             raise
