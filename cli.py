@@ -163,6 +163,33 @@ def push(
     push_command(folder, repo, private, dry_run, rights)
 
 
+@app.command("push-model")
+def push_model(
+    run: Annotated[Path, typer.Argument(help="A run folder or a folder of weights.")],
+    repo: Annotated[str, typer.Option(help="Repository on the Hugging Face Hub, ORG/NAME.")],
+    private: Annotated[bool, typer.Option("--private", help="Make a new repository private.")] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Check, send nothing.")] = False,
+    tag: Annotated[str | None, typer.Option(help="Tag to set on the commit.")] = None,
+) -> None:
+    """Publish weights with their card."""
+    from .models.hub import push_model as push_weights
+
+    done = push_weights(run, repo, private=private, dry_run=dry_run, tag=tag)
+    print(f"{done.repo}: {', '.join(done.files)}, " + (f"commit {done.commit}" if done.commit else "not sent"))
+
+
+@app.command("pull-model")
+def pull_model(
+    source: Annotated[str, typer.Argument(help="ORG/NAME of the Hugging Face Hub.")],
+    out: Annotated[Path, typer.Option(help="Folder for its folder.")] = Path("models-pulled"),
+    revision: Annotated[str | None, typer.Option(help="Tag, branch or commit.")] = None,
+) -> None:
+    """Download weights; they are verified and loaded once."""
+    from .models.hub import pull_model as pull_weights
+
+    print(pull_weights(source, out, revision))
+
+
 @app.command()
 def cache(clean: Annotated[bool, typer.Option("--clean", help="Remove what is shown.")] = False) -> None:
     """Show what downloads and streamed chips take, and remove them on request."""
@@ -307,6 +334,98 @@ def bench_loader(
     from .benchmark.throughput import bench_loader as run_bench
 
     run_bench(quick=quick, out=out)
+
+
+Subject = Annotated[str, typer.Argument(help="A run, a folder of weights, owner/name, or a registered model.")]
+Device = Annotated[str, typer.Option(help="auto, cpu or cuda.")]
+Threads = Annotated[int, typer.Option(help="CPU threads; 0: all cores.")]
+Batch = Annotated[int, typer.Option(help="Chips per batch; 0: 8 on a CPU, 64 on a GPU.")]
+Precision = Annotated[list[str] | None, typer.Option(help="fp32, bf16; repeat for both, the default.")]
+Compile = Annotated[bool, typer.Option("--compile/--no-compile", help="Rows with torch.compile too.")]
+Repeats = Annotated[int, typer.Option(min=1, max=1000, help="Fresh processes for each row.")]
+Quick = Annotated[bool, typer.Option("--quick", help="Tiny and short: shows that it runs, measures nothing.")]
+Record = Annotated[Path | None, typer.Option(help="JSON record to write.")]
+Channels = Annotated[int, typer.Option(min=1, max=255, help="Bands of synthetic input, for a registered model.")]
+Arguments = Annotated[list[str] | None, typer.Option("--arg", help="NAME=VALUE of a registered model; repeat.")]
+Chips = Annotated[Path | None, typer.Option("--dataset", help="Version folder; by default the run's.")]
+ChipSplit = Annotated[str, typer.Option("--split", help="Split to read, and to score each precision on.")]
+Side = Annotated[int, typer.Option(min=16, max=4096, help="Side of a synthetic chip, or of a scene's tiles, in px.")]
+
+
+def _bench(kind: str, target: str, arguments: list[str] | None, out: Path | None, **given) -> None:
+    from .benchmark.model_bench import Request, bench_speed
+    from .datasets.command import parse_parameters
+
+    given["precisions"] = tuple(given.pop("precision") or ())
+    bench_speed(Request(kind=kind, target=target, arguments=parse_parameters(arguments or []), **given), out)
+
+
+@bench_app.command("model")
+def bench_model(
+    model: Subject,
+    dataset: Chips = None,
+    split: ChipSplit = "val",
+    channels: Channels = 2,
+    size: Side = 256,
+    arg: Arguments = None,
+    device: Device = "auto",
+    threads: Threads = 0,
+    batch: Batch = 0,
+    precision: Precision = None,
+    compiled: Compile = True,
+    repeats: Repeats = 3,
+    quick: Quick = False,
+    out: Record = None,
+) -> None:
+    """The network alone, tensors resident on the device, against the reference U-Net."""
+    given = {"device": device, "threads": threads, "batch": batch, "precision": precision, "compiled": compiled}
+    given |= {"dataset": dataset, "split": split, "channels": channels, "size": size}
+    _bench("model", model, arg, out, repeats=repeats, quick=quick, **given)
+
+
+@bench_app.command("end-to-end")
+def bench_end_to_end(
+    model: Subject,
+    dataset: Chips = None,
+    split: ChipSplit = "val",
+    channels: Channels = 2,
+    size: Side = 256,
+    arg: Arguments = None,
+    device: Device = "auto",
+    threads: Threads = 0,
+    batch: Batch = 0,
+    precision: Precision = None,
+    compiled: Compile = True,
+    repeats: Repeats = 3,
+    quick: Quick = False,
+    out: Record = None,
+) -> None:
+    """HDF5 shards to class maps in host memory, files in the page cache."""
+    given = {"device": device, "threads": threads, "batch": batch, "precision": precision, "compiled": compiled}
+    given |= {"dataset": dataset, "split": split, "channels": channels, "size": size}
+    _bench("end-to-end", model, arg, out, repeats=repeats, quick=quick, **given)
+
+
+@bench_app.command("scene")
+def bench_scene(
+    model: Subject,
+    scene: Annotated[Path | None, typer.Option(help="GeoTIFF; by default a synthetic one.")] = None,
+    channels: Channels = 2,
+    size: Side = 256,
+    arg: Arguments = None,
+    device: Device = "auto",
+    threads: Threads = 0,
+    batch: Batch = 0,
+    precision: Precision = None,
+    compiled: Compile = True,
+    repeats: Repeats = 3,
+    quick: Quick = False,
+    out: Record = None,
+) -> None:
+    """A whole GeoTIFF to a class map as GeoTIFF, tiles overlapping by half."""
+    given = {"device": device, "threads": threads, "batch": batch, "precision": precision, "compiled": compiled}
+    given |= {"scene": scene, "channels": channels, "size": size}
+    _bench("scene", model, arg, out, repeats=repeats, quick=quick, **given)
 
 
 @leaderboard_app.command("build")

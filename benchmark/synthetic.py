@@ -1,7 +1,10 @@
 """Builder of synthetic chips for the throughput benchmarks: smooth ground, sensor noise, a water mask.
 
 The pixels follow Landsat-like digital numbers so that codecs face realistic entropy: a field with a 1/f spectrum of
-some 1 500 counts plus noise of 12 counts, which lossless codecs shrink to 60 to 75 %.
+some 1 500 counts plus noise of 12 counts. Blosc LZ4 with bitshuffle shrinks them to 0.687 of their size. Real 16-bit
+chips shrink to 0.56 (Sentinel-2 L1C, 13 bands, the Spain_7370579 chip of Sen1Floods11), 0.53 to 0.64 (Sentinel-2 L2A,
+12 bands, five TerraMesh samples), 0.69 (HLS S30, 6 bands), 0.75 to 0.76 (Landsat 8 SR, 7 bands, three dates) and 0.78
+to 0.81 (its panchromatic band): the median of these thirteen is 0.693. Noise of 2 to 16 counts gives 0.686 to 0.688.
 """
 
 from __future__ import annotations
@@ -16,14 +19,24 @@ from ..datasets.spec import Array, Band, BuilderInfo, ClassDef, Header, Scene, T
 
 NAME, VERSION = "synthetic", "1.0.0"
 NOISE_COUNTS = 12
+MEAN_COUNTS, STD_COUNTS = 2500.0, 750.0
+CONTEXT_SEED = 1 << 20
 
 
-def plan(source: Path | None = None, *, chips: int = 64, bands: int = 8, size: int = 512) -> Plan:
+def declared_bands(count: int) -> tuple[Band, ...]:
+    """The bands b1, b2, … of the chips."""
+    return tuple(Band(name=f"b{i + 1}", sensor="synthetic", unit="counts") for i in range(count))
+
+
+def plan(
+    source: Path | None = None, *, chips: int = 64, bands: int = 8, size: int = 512, contexts: Sequence[str] = ()
+) -> Plan:
     """``chips`` chips of ``bands`` × ``size`` × ``size`` uint16 with masks, in one training shard.
 
-    ``source`` is not used: everything is drawn from the chip's number.
+    ``contexts`` names further arrays like the image, for models that take context. ``source`` is not used: everything
+    is drawn from the chip's number.
     """
-    declared = tuple(Band(name=f"b{i + 1}", sensor="synthetic", unit="counts") for i in range(bands))
+    declared, shape = declared_bands(bands), (bands, size, size)
     header = Header(
         name="synthetic",
         version="1.0.0",
@@ -41,12 +54,16 @@ def plan(source: Path | None = None, *, chips: int = 64, bands: int = 8, size: i
             ),
         ),
         arrays=(
-            Array(name="image", dtype="uint16", shape=(bands, size, size), role="image", bands=declared),
+            Array(name="image", dtype="uint16", shape=shape, role="image", bands=declared),
+            *(
+                Array(name=c, dtype="uint16", shape=(bands, size, size), role="context", bands=declared)
+                for c in contexts
+            ),
             Array(name="mask", dtype="uint8", shape=(size, size), role="mask"),
         ),
         builder=BuilderInfo(name=NAME, version=VERSION, parameters={"chips": chips, "bands": bands, "size": size}),
     )
-    job = SceneJob("scene", "train", {"chips": chips, "bands": bands, "size": size})
+    job = SceneJob("scene", "train", {"chips": chips, "bands": bands, "size": size, "contexts": list(contexts)})
     return Plan(header, (Scene(id="scene", split="train"),), (ShardJob("scene", "train", (job,)),))
 
 
@@ -57,9 +74,14 @@ def index(job: SceneJob) -> list[ChipRef]:
 
 
 def read(job: SceneJob, refs: Sequence[ChipRef]) -> Iterator[dict[str, np.ndarray]]:
-    """``image`` uint16 (bands, size, size) and ``mask`` uint8 (size, size)."""
+    """``image`` and contexts uint16 (bands, size, size), ``mask`` uint8 (size, size)."""
+    shape = job.payload["bands"], job.payload["size"]
     for i in range(len(refs)):
-        yield synthetic_chip(i, job.payload["bands"], job.payload["size"])
+        contexts = {
+            name: synthetic_chip(CONTEXT_SEED * (k + 1) + i, *shape)["image"]
+            for k, name in enumerate(job.payload["contexts"])
+        }
+        yield synthetic_chip(i, *shape) | contexts
 
 
 def synthetic_chip(number: int, bands: int, size: int) -> dict[str, np.ndarray]:
