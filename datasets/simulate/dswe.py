@@ -34,6 +34,7 @@ TILE_M = PIXEL_M * TILE_PX
 WEST_M, NORTH_M = -2565585.0, 3314805.0  # corner of tile h000v000 of the conterminous US
 NOT_WATER, CLOUD, FILL = 0, 9, 255
 NOISE = 0.004
+WETNESS_LIMIT = 0.124  # of the modified normalised difference water index; PROTEUS 0.1 still had 0.0124
 SIGMA_M = 14.8  # as Landsat-8's requirement, see landsat8.py
 SLOPE_LIMITS = {1: 0.30, 2: 0.30, 3: 0.20, 4: 0.10}  # rise over run
 GAP_PERIOD_M, GAP_WIDEST_M, GAP_FREE_M, HALF_SWATH_M = 960.0, 450.0, 11_000.0, 92_500.0
@@ -53,11 +54,12 @@ def _interpretation() -> np.ndarray:
 INTERPRETATION = _interpretation()
 
 
-def diagnostic_tests(bands: np.ndarray) -> np.ndarray:
+def diagnostic_tests(bands: np.ndarray, wetness_limit: float = WETNESS_LIMIT) -> np.ndarray:
     """The five DSWE tests.
 
     Args:
         bands: (6, H, W) reflectance: blue, green, red, NIR, SWIR1, SWIR2.
+        wetness_limit: of test 1.
 
     Returns:
         (H, W) uint8, test n in bit n - 1.
@@ -67,7 +69,7 @@ def diagnostic_tests(bands: np.ndarray) -> np.ndarray:
         wetness = (green - swir1) / (green + swir1)
         ndvi = (nir - red) / (nir + red)
     tests = (
-        wetness > 0.124,
+        wetness > wetness_limit,
         green + red > nir + swir1,
         blue + 2.5 * green - 1.5 * (nir + swir1) - 0.25 * swir2 > 0,
         (wetness > -0.44) & (swir1 < 0.09) & (nir < 0.15) & (ndvi < 0.7),

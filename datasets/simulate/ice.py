@@ -62,7 +62,7 @@ def make_ice(rng: np.random.Generator, size: int, pixel_m: float) -> IceScene:
     share = np.clip(0.5 - 4 * edge, 0, 1).astype(np.float32)
 
     kind = _cover(rng, size, pixel_m, share)
-    kind[land] = np.where(height > 300 + 120 * mountains, SNOW, ROCK)[land]
+    kind[land] = np.where(height > 120 + 80 * mountains, SNOW, ROCK)[land]  # glaciers reach far down
     return IceScene(kind, height, share)
 
 

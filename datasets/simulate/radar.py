@@ -191,7 +191,10 @@ def _varied(bands: np.ndarray, world: World, vigour_db: float) -> np.ndarray:
 
 
 def water_l(incidence_deg, wind_m_s) -> tuple[np.ndarray, np.ndarray]:
-    """sigma0 (HH, HV) of water at L band, linear: first-order Bragg scattering, the same in all wind directions."""
+    """sigma0 (HH, HV) of water at L band, linear: first-order Bragg scattering, the same in all wind directions.
+
+    Without the tilt by longer waves it lies a few dB below the open sea's, as sheltered lakes do.
+    """
     theta = np.deg2rad(incidence_deg)
     eps, cos, sin = WATER_PERMITTIVITY_L, np.cos(theta), np.sin(theta)
     fresnel = (eps - 1) / (cos + np.sqrt(eps - sin**2)) ** 2
