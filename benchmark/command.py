@@ -61,3 +61,13 @@ def reproduce_command(
     print(f"tables: {out / 'tables'}{kept}")
     if check:
         print(f"every figure of {table} is the committed one, within its interval or tolerance")
+
+
+def import_command(
+    paths: list[Path], dataset: Path, split: str, out: Path, probabilities: list[Path], options: dict
+) -> None:
+    """Bring foreign predictions into a run folder and say what comes next; see ``import_predictions``."""
+    from .imports import import_predictions
+
+    run = import_predictions(paths, dataset, split, out, probabilities=probabilities, **options)
+    print(f"{run}; next: tidemark evaluate {run} --split {split}")

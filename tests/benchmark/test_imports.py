@@ -1,0 +1,312 @@
+"""Foreign predictions are scored like ours: whatever their files, nothing of them is trusted."""
+
+from __future__ import annotations
+
+import io
+import pickle
+import zipfile
+
+import numpy as np
+import pytest
+import rasterio
+from tidemark.benchmark.evaluate import evaluate_run
+from tidemark.benchmark.foreign_files import chip_places
+from tidemark.benchmark.imports import import_predictions
+from tidemark.benchmark.records import read_result
+from tidemark.benchmark.tables import rows
+from tidemark.datasets import build as engine
+from tidemark.datasets.reader import open_split
+from tidemark.datasets.simulate import simulate_scenes
+from tidemark.datasets.worker import make_shard
+from tidemark.errors import FormatError, InputError, TidemarkError
+from tidemark.models.predictions import Predictions
+from tidemark.models.runs import read_run
+
+SIZE = (64, 64)
+
+
+pytestmark = pytest.mark.filterwarnings("ignore::rasterio.errors.NotGeoreferencedWarning")
+
+
+@pytest.fixture(scope="module")
+def tiny(tiny_dataset):
+    return tiny_dataset(name="tiny", chips=3, shape=(2, *SIZE))
+
+
+@pytest.fixture(scope="module")
+def patches(tiny_dataset):
+    return tiny_dataset(name="patches", kind="classification", classes=3, shape=(2, 32, 32), dtype="uint8", chips=5)
+
+
+@pytest.fixture(scope="module")
+def scenes(tmp_path_factory):
+    """Two test scenes of 100 x 100 pixels, four chips of 64 each: those at the edges reach beyond the scene."""
+    root = tmp_path_factory.mktemp("scenes")
+    simulate_scenes(root / "raw", scenes=4, size=100, seed=2, val=1, test=2)
+    plan = engine.plan_data_set("custom", root / "raw" / "spec.yaml")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(engine, "run_task", make_shard)  # without child processes
+        return root / "raw", engine.build(plan, engine.builder_module("custom"), root / "data")
+
+
+def truth(folder, split="test"):
+    """Label by chip id; patches as numbers."""
+    manifest, shards = open_split(folder, split)
+    name = manifest.label_array.name
+    return {chip: shard.read(name, i) for shard in shards for i, chip in enumerate(shard.chip_ids)}
+
+
+def write_npz(path, arrays, **more):
+    np.savez_compressed(path, chip_id=np.array(list(arrays)), prediction=np.stack(list(arrays.values())), **more)
+    return path
+
+
+def write_tif(path, array, like=None, **profile):
+    """A GeoTIFF; ``like``: a raster whose grid it takes."""
+    if like is not None:
+        with rasterio.open(like) as dataset:
+            profile = {"crs": dataset.crs, "transform": dataset.transform, **profile}
+    bands = array[None] if array.ndim == 2 else array
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with rasterio.open(path, "w", driver="GTiff", count=len(bands), height=bands.shape[1], width=bands.shape[2],
+                       dtype=bands.dtype, **profile) as file:  # fmt: skip
+        file.write(bands)
+    return path
+
+
+def score(run, split="test"):
+    return read_result(evaluate_run(run, split))
+
+
+def test_a_perfect_foreign_model_is_perfect_and_stands_in_the_table_by_its_name(tiny, tmp_path):
+    run = import_predictions([write_npz(tmp_path / "all.npz", truth(tiny))], tiny, "test", tmp_path / "run",
+                             model="theirs", label="Their net", seed=4, parameters=123)  # fmt: skip
+    result = score(run)
+    assert result.headline.value == 1 and (result.seed, result.model.parameters) == (4, 123)
+    assert result.config_hash is None and result.model.weights_sha256 is None
+    (row,) = rows([result])
+    assert row.label == "Their net"
+    assert read_run(run).model == "theirs"
+
+
+@pytest.mark.parametrize("form", ["npy", "npz-by-chip", "tif", "bool"])
+def test_every_form_gives_the_same_bytes(tiny, tmp_path, form):
+    arrays = {chip: np.where(label == 255, 0, label) for chip, label in truth(tiny).items()}
+    reference = import_predictions([write_npz(tmp_path / "all.npz", arrays)], tiny, "test", tmp_path / "reference")
+    folder = tmp_path / "files"
+    folder.mkdir()
+    if form == "npz-by-chip":
+        np.savez(folder / "any.npz", **arrays)
+    for chip, array in arrays.items():
+        if form == "tif":
+            write_tif(folder / f"{chip}.tif", array.astype(np.int16))
+        elif form in ("npy", "bool"):
+            np.save(folder / f"{chip}.npy", array.astype(bool) if form == "bool" else array.astype(np.float32))
+    run = import_predictions([folder], tiny, "test", tmp_path / "run")
+    expected, found = ((r / "test" / "predictions.h5").read_bytes() for r in (reference, run))
+    assert expected == found
+
+
+def test_patches_with_probabilities(patches, tmp_path):
+    labels = truth(patches)
+    chances = np.full((len(labels), 3), 0.1)
+    chances[np.arange(len(labels)), [int(v) for v in labels.values()]] = 0.8
+    file = write_npz(tmp_path / "all.npz", labels, probability=chances)
+    result = score(import_predictions([file], patches, "test", tmp_path / "run"))
+    assert result.headline.value == 1 and result.metrics["ece"].value == pytest.approx(0.2, abs=0.01)
+    separate = tmp_path / "p.npz"
+    np.savez(separate, **{chip: row for chip, row in zip(labels, chances, strict=True)})
+    run = import_predictions([write_npz(tmp_path / "b.npz", labels)], patches, "test", tmp_path / "other",
+                             probabilities=[separate])  # fmt: skip
+    assert score(run).metrics["ece"] == result.metrics["ece"]
+
+
+def test_whole_scene_maps_are_cut_by_where_they_lie_or_by_their_names(scenes, tmp_path):
+    raw, folder = scenes
+    images = sorted(raw.glob("S1SIM_*.tif"))[2:]
+    manifest, shards = open_split(folder, "test")
+    places, labels = chip_places(manifest, shards), truth(folder)
+    assert len(images) == 2 and len(places) > 4
+    for name, georeferenced in (("ground", True), ("names", False)):
+        for image, scene in zip(images, manifest.scenes[2:], strict=True):
+            whole = np.full((100, 100), 7, np.uint8)
+            for chip, place in places.items():
+                if place.scene == scene.id:
+                    row, column = place.window[:2]
+                    part = labels[chip][: 100 - row, : 100 - column]
+                    whole[row : row + 64, column : column + 64] = np.where(part == 255, 0, part)
+            whole[whole == 7] = 0  # chips without enough labels are in no data set
+            stem = f"map of {image.stem}" if georeferenced else scene.id
+            write_tif(tmp_path / name / f"{stem}.tif", whole, like=image if georeferenced else None)
+        run = import_predictions([tmp_path / name], folder, "test", tmp_path / f"run-{name}")
+        assert score(run).headline.value == 1, name
+
+
+def test_maps_of_the_predict_command_come_with_their_probabilities(scenes, tmp_path):
+    raw, folder = scenes
+    for image in sorted(raw.glob("S1SIM_*.tif"))[2:]:
+        wet = np.ones((100, 100), np.uint8)
+        write_tif(tmp_path / "maps" / f"{image.stem}.tif", wet, like=image, nodata=255)
+        path = write_tif(tmp_path / "maps" / f"{image.stem}_probability.tif", wet * 75, like=image, nodata=255)
+        with rasterio.open(path, "r+") as file:
+            file.set_band_unit(1, "%")
+    run = import_predictions([tmp_path / "maps"], folder, "test", tmp_path / "run")
+    predictions = Predictions(run / "test" / "predictions.h5")
+    classes, chance = predictions.read(predictions.chip_ids[0])
+    assert set(np.unique(chance[classes == 1])) == {round(0.75 * 255)}
+    assert score(run).metrics["recall"].value == 1
+
+
+def test_a_map_that_ends_inside_a_scene_or_lies_between_its_pixels_is_refused(scenes, tmp_path):
+    raw, folder = scenes
+    images = sorted(raw.glob("S1SIM_*.tif"))[2:]
+    for image in images:
+        write_tif(tmp_path / "short" / image.name, np.zeros((90, 100), np.uint8), like=image)
+    with pytest.raises(FormatError, match=r"the map ends inside chip .*: \d+ labelled pixels are not in it"):
+        import_predictions([tmp_path / "short"], folder, "test", tmp_path / "run")
+    with rasterio.open(images[0]) as dataset:
+        shifted = dataset.transform @ rasterio.Affine.translation(0.5, 0)
+    write_tif(tmp_path / "002.tif", np.zeros((100, 100), np.uint8), like=images[0], transform=shifted)
+    with pytest.raises(FormatError, match="its pixels lie between those of chip"):
+        import_predictions([tmp_path / "002.tif"], folder, "test", tmp_path / "run")
+    write_tif(tmp_path / "002.tif", np.zeros((100, 100), np.uint8), like=images[0], crs="EPSG:3413")
+    with pytest.raises(FormatError, match="another CRS than chip"):
+        import_predictions([tmp_path / "002.tif"], folder, "test", tmp_path / "run")
+    write_tif(tmp_path / "elsewhere.tif", np.zeros((9, 9), np.uint8))
+    with pytest.raises(FormatError, match="1 files belong to no chip and no scene of this split: elsewhere.tif"):
+        import_predictions([tmp_path / "elsewhere.tif"], folder, "test", tmp_path / "run")
+    assert not list(tmp_path.glob("run/**/*.*"))
+
+
+def test_missing_and_repeated_chips_are_counted_and_named(tiny, tmp_path):
+    arrays = truth(tiny)
+    (first, array), *others = arrays.items()
+    write_npz(tmp_path / "some.npz", dict(others[1:]))
+    np.save(tmp_path / f"{others[2][0]}.npy", array)
+    with pytest.raises(
+        FormatError, match="of 6 chips 2 missing .*test-0-000, test-0-001.* and 1 repeated .test-1-000."
+    ):
+        import_predictions([tmp_path], tiny, "test", tmp_path / "run")
+    with pytest.raises(FormatError, match="1 chip ids are not of this split: nobody"):
+        import_predictions([write_npz(tmp_path / "x.npz", arrays | {"nobody": array})], tiny, "test", tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda a: a[:-1], r"expected shape \(64, 64\), found \(63, 64\)"),
+        (lambda a: a * 0 + 2, "expected classes 0 to 1 or 255, found 2"),
+        (lambda a: np.full(SIZE, np.nan), "NaN is no class"),
+        (lambda a: a * 0 + 0.5, "expected classes 0 to 1 or 255, found 0.5"),
+        (lambda a: a.astype(np.int16) * 0 - 1, "found -1"),
+        (lambda a: a.astype(complex), "expected numbers, found complex128"),
+        (lambda a: a.astype("S4"), r"expected numbers, found \|S4"),
+        (lambda a: np.zeros(SIZE, [("x", "u1")]), "expected numbers"),
+    ],
+)
+def test_arrays_that_are_no_class_maps_are_refused_by_chip(tiny, tmp_path, change, message):
+    for chip, array in truth(tiny).items():
+        np.save(tmp_path / f"{chip}.npy", change(np.where(array == 255, 0, array)))
+    with pytest.raises(FormatError, match=message) as error:
+        import_predictions([tmp_path], tiny, "test", tmp_path / "run")
+    assert "test-0-000" in str(error.value) and not (tmp_path / "run" / "run.json").exists()
+
+
+class Canary:
+    def __init__(self, path):
+        self.path = path
+
+    def __reduce__(self):
+        return open, (str(self.path), "w")
+
+
+@pytest.mark.parametrize("suffix", [".npy", ".npz", ".npz-member", ".object"])
+def test_a_pickle_is_refused_and_never_loaded(tiny, tmp_path, suffix):
+    chip, canary = next(iter(truth(tiny))), tmp_path / "canary"
+    path = tmp_path / (f"{chip}.npy" if suffix in (".npy", ".object") else "all.npz")
+    if suffix == ".object":
+        np.save(path, np.array([Canary(canary)], object), allow_pickle=True)
+    elif suffix == ".npz-member":
+        with zipfile.ZipFile(path, "w") as archive:
+            archive.writestr(f"{chip}.npy", pickle.dumps(Canary(canary)))
+    else:
+        path.write_bytes(pickle.dumps(Canary(canary)))
+    canary.unlink(missing_ok=True)
+    with pytest.raises(FormatError, match="no NumPy array of numbers|no .npz file"):
+        import_predictions([path], tiny, "test", tmp_path / "run")
+    assert not canary.exists()
+    (tmp_path / "weights.pkl").write_bytes(b"")
+    with pytest.raises(InputError, match="neither a GeoTIFF nor a NumPy file"):
+        import_predictions([tmp_path / "weights.pkl"], tiny, "test", tmp_path / "run")
+
+
+def declared(shape, dtype="|u1"):
+    """A .npy that declares more than it holds."""
+    buffer = io.BytesIO()
+    np.lib.format.write_array_header_1_0(buffer, {"descr": dtype, "fortran_order": False, "shape": shape})
+    return buffer.getvalue() + bytes(100)
+
+
+def test_sizes_that_are_not_the_files_are_refused_without_the_memory(tiny, tmp_path):
+    chip = next(iter(truth(tiny)))
+    for shape in ((1 << 40,), (1 << 62, 1 << 62), (64, 64)):
+        (tmp_path / f"{chip}.npy").write_bytes(declared(shape))
+        with pytest.raises(FormatError, match="no NumPy array of numbers"):
+            import_predictions([tmp_path / f"{chip}.npy"], tiny, "test", tmp_path / "run")
+    with zipfile.ZipFile(tmp_path / "bomb.npz", "w", zipfile.ZIP_DEFLATED) as archive:
+        for i in range(3):
+            archive.writestr(f"{i}.npy", bytes(1 << 20))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("tidemark.benchmark.foreign_files.MAX_MEMBER_BYTES", 1 << 20)
+        with pytest.raises(FormatError, match="3 arrays of 3145728 bytes, over 1048576"):
+            import_predictions([tmp_path / "bomb.npz"], tiny, "test", tmp_path / "run")
+    (tmp_path / "cut.npz").write_bytes((tmp_path / "bomb.npz").read_bytes()[:200])
+    with pytest.raises(FormatError, match="no .npz file"):
+        import_predictions([tmp_path / "cut.npz"], tiny, "test", tmp_path / "run")
+
+
+def test_a_vrt_a_url_and_a_virtual_path_open_nothing(tiny, tmp_path, monkeypatch):
+    import socket
+
+    monkeypatch.setattr(socket, "socket", lambda *_, **__: pytest.fail("a socket was opened"))
+    chip = next(iter(truth(tiny)))
+    source = "<SimpleSource><SourceFilename>/vsicurl/http://example.org/x.tif</SourceFilename></SimpleSource>"
+    band = f'<VRTRasterBand dataType="Byte" band="1">{source}</VRTRasterBand>'
+    vrt = f'<VRTDataset rasterXSize="64" rasterYSize="64">{band}</VRTDataset>'
+    (tmp_path / f"{chip}.tif").write_text(vrt)
+    with pytest.raises(TidemarkError, match="not a GTiff file, whatever its name says"):
+        import_predictions([tmp_path / f"{chip}.tif"], tiny, "test", tmp_path / "run")
+    for path, message in (("https://example.org/x.tif", "a URL"), ("/vsizip/a.zip/x.tif", "virtual file")):
+        with pytest.raises(InputError, match=message):
+            import_predictions([path], tiny, "test", tmp_path / "run")
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(InputError, match="no GeoTIFF and no NumPy file"):
+        import_predictions([tmp_path / "empty"], tiny, "test", tmp_path / "run")
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [(np.full(SIZE, 1.5), "expected probabilities 0 to 1, found 1.5"), (np.full(SIZE, np.nan), "found nan"),
+     (np.full(SIZE, 300, np.int32), "as floats or uint8, found int32"), (np.ones((2, *SIZE)), "expected shape")],
+)  # fmt: skip
+def test_probabilities_that_are_none_are_refused(tiny, tmp_path, values, message):
+    labels = truth(tiny)
+    np.savez(tmp_path / "p.npz", **dict.fromkeys(labels, values))
+    with pytest.raises(FormatError, match=message):
+        import_predictions([write_npz(tmp_path / "all.npz", labels)], tiny, "test", tmp_path / "run",
+                           probabilities=[tmp_path / "p.npz"])  # fmt: skip
+
+
+def test_splits_of_one_model_share_a_folder_and_another_model_does_not(tiny, tmp_path):
+    run = tmp_path / "run"
+    for split in ("val", "test"):
+        import_predictions([write_npz(tmp_path / f"{split}.npz", truth(tiny, split))], tiny, split, run, model="a")
+    assert score(run, "val").headline.value == score(run, "test").headline.value == 1
+    with pytest.raises(InputError, match="there are predictions for test already"):
+        import_predictions([tmp_path / "test.npz"], tiny, "test", run, model="a")
+    (run / "test" / "predictions.h5").unlink()
+    with pytest.raises(InputError, match="the run there has another model: expected b, found a"):
+        import_predictions([tmp_path / "test.npz"], tiny, "test", run, model="b")
+    with pytest.raises(InputError, match="/model: "):
+        import_predictions([tmp_path / "test.npz"], tiny, "test", tmp_path / "other", model="../x")
