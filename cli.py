@@ -305,6 +305,25 @@ def import_weights(
     print(f"{found.folder}: {found.parameters} parameters; {rest}")
 
 
+@app.command("import-predictions")
+def import_predictions(
+    paths: Annotated[list[Path], typer.Argument(help="GeoTIFF, .npy or .npz files, or folders of them.")],
+    dataset: Annotated[Path, typer.Option(help="The data set's folder, such as data/ombria/1.0.0.")],
+    out: Annotated[Path, typer.Option(help="Run folder to make, or to add a split to.")],
+    split: Annotated[str, typer.Option(help="Split that was predicted.")] = "test",
+    probabilities: Annotated[list[Path] | None, typer.Option(help="Files of probabilities; may be repeated.")] = None,
+    model: Annotated[str, typer.Option(help="Name of the model: small letters, digits, -.")] = "foreign",
+    label: Annotated[str, typer.Option(help="Its name in tables.")] = "",
+    seed: Annotated[int | None, typer.Option(help="Seed of its training.")] = None,
+    parameters: Annotated[int, typer.Option(help="Number of its parameters.")] = 0,
+) -> None:
+    """Bring class maps or reflectance of any model into a run folder, to be scored like one of ours."""
+    from .benchmark.command import import_command
+
+    options = {"model": model, "label": label, "seed": seed, "parameters": parameters}
+    import_command(paths, dataset, split, out, probabilities or [], options)
+
+
 @app.command()
 def reproduce(
     table: Annotated[str, typer.Argument(help="A table of configs/tables, such as ombria.")],
