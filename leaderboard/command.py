@@ -120,17 +120,22 @@ def reproduce(folder: Packed, data: DataRoot = Path("data"), board: Board = BOAR
 
 @submit_app.command()
 def withdraw(
-    folder: Annotated[Path, typer.Argument(help="A submission's folder on the board.")],
+    folder: Annotated[Path, typer.Argument(help="Any folder with its submission.json.")],
     reason: Annotated[str, typer.Option(help="Why; it is public.")],
+    board: Board = BOARD,
 ) -> None:
-    """Take a submission off the ranking; its record stays."""
+    """Take a submission off the ranking; its record stays on the board."""
     from ..datasets.files import write_atomic
     from ..datasets.spec import canonical_json
+    from ..errors import InputError
     from .submission import SUBMISSION_NAME, WITHDRAWN_NAME, make_withdrawn, read_submission
 
     submission = read_submission(folder / SUBMISSION_NAME)
-    write_atomic(folder / WITHDRAWN_NAME, canonical_json(make_withdrawn(submission, reason)))
-    print(folder / WITHDRAWN_NAME)
+    place = board / submission.folder
+    if not (place / SUBMISSION_NAME).is_file():
+        raise InputError("the submission is not on this board", where=place, hint="name its folder by --board")
+    write_atomic(place / WITHDRAWN_NAME, canonical_json(make_withdrawn(submission, reason)))
+    print(place / WITHDRAWN_NAME)
 
 
 @submit_app.command()

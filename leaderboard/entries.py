@@ -89,7 +89,7 @@ def load_entries(folders: str | Path | Iterable[str | Path]) -> list[BoardEntry]
     plain: list[tuple[Path, Result]] = []
     for path in map(Path, paths):
         if not path.exists():
-            raise InputError("no such file or folder", where=path)
+            raise InputError("no such file or folder", where=path, hint="the board lies in a clone of the repository")
         found = [path] if path.is_file() else sorted(path.rglob("*.json"))
         if len(found) > MAX_FILES:
             raise InputError(f"{len(found)} files, over the limit of {MAX_FILES}", where=path)

@@ -102,49 +102,46 @@ def board_tables(entries: Iterable[BoardEntry], frozen: Sequence[Frozen] | None 
 
 
 def aggregate(entries: Iterable[BoardEntry], frozen: Sequence[Frozen] | None = None) -> list[Standing]:
+    """`standings` of the tables of some entries."""
+    return standings(board_tables(entries, frozen), frozen)
+
+
+def standings(tables: Iterable[BoardTable], frozen: Sequence[Frozen] | None = None) -> list[Standing]:
     """Mean skill over the suite by team and model, the complete ones first, best first.
 
     A team with several models also has a standing of its own (few models can do every task). Where there is a choice,
     between configurations of a model or between models, the best validation score decides, never the test split.
+    Weights that learned from another data set do not count.
+
+    Args:
+        tables: from ``board_tables``.
+        frozen: as there.
     """
     zeros = [zero for zero in (load_frozen() if frozen is None else frozen) if zero.suite]
-    groups: dict[tuple[str, str | None], dict[str, Candidate]] = {}
-    for entry in current(entries):
-        candidate = _candidate(entry, zeros)
-        if candidate is not None:
-            for model in (entry.results[0].model.name, None):
-                best = groups.setdefault((plain_team(entry.team), model), {})
-                if candidate.data not in best or best[candidate.data].merit < candidate.merit:
-                    best[candidate.data] = candidate
+    own = [r for table in tables for r in table.rows if r.entry.ranked and r.row.trained_on is None]
+    val = {id(r.entry): r.row.headline.mean for r in own if r.row.dataset.split == "val"}
+    groups: dict[tuple[str, str | None], dict[str, BoardRow]] = {}
+    for zero in zeros:
+        for r in own:
+            if (r.row.dataset.content_sha256, r.row.dataset.split) != (zero.content_sha256, zero.split):
+                continue
+            for model in (r.row.model.name, None):
+                best = groups.setdefault((plain_team(r.entry.team), model), {})
+                other = best.setdefault(f"{zero.dataset} {zero.version}", r)
+                if _merit(other, val) < _merit(r, val):
+                    best[f"{zero.dataset} {zero.version}"] = r
     models = Counter(team for team, model in groups if model is not None)
     found = [_standing(m, best, zeros) for (team, m), best in groups.items() if m is not None or models[team] > 1]
     return sorted(found, key=lambda s: (s.mean is None, -(s.mean or 0.0), s.model or "", s.team))
 
 
-@dataclass(frozen=True)
-class Candidate:
-    """An entry on one data set of the suite; the greatest ``merit`` (validation score, then id) is chosen."""
-
-    data: str
-    entry: BoardEntry
-    merit: tuple[float, str]
-    skill: float | None
+def _merit(row: BoardRow, val: dict[int, float | None]) -> tuple[float, str]:
+    score = val.get(id(row.entry))
+    return -math.inf if score is None else score, row.row.key
 
 
-def _candidate(entry: BoardEntry, zeros: Sequence[Frozen]) -> Candidate | None:
-    zero = next((z for z in zeros if z.content_sha256 == entry.results[0].dataset.content_sha256), None)
-    if zero is None or not entry.ranked:
-        return None
-    by_split = {row.dataset.split: row for row in _rows(entry) if row.trained_on is None}
-    if zero.split not in by_split:
-        return None
-    val = by_split["val"].headline.mean if "val" in by_split else None
-    merit = (-math.inf if val is None else val, entry.id)
-    return Candidate(f"{zero.dataset} {zero.version}", entry, merit, skill(by_split[zero.split], zeros))
-
-
-def _standing(model: str | None, best: dict[str, Candidate], zeros: Sequence[Frozen]) -> Standing:
-    entries = tuple(candidate.entry for candidate in best.values())
+def _standing(model: str | None, best: dict[str, BoardRow], zeros: Sequence[Frozen]) -> Standing:
+    entries = tuple(row.entry for row in best.values())
     skills: dict[str, float | None] = {}
     by_task: dict[str, list[float | None]] = {}
     for zero in zeros:

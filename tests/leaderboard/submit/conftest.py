@@ -54,11 +54,19 @@ def onto(board: Path, folder: Path) -> None:
 def lab(tiny_dataset, tmp_path_factory):
     """``data`` (root of both data sets), ``patch_runs``, ``map_runs``, and ``board`` with the house's rows."""
     root, out = tmp_path_factory.mktemp("data-root"), tmp_path_factory.mktemp("runs")
-    patches = tiny_dataset(name="patches", kind="classification", classes=3, shape=(2, 16, 16), dtype="uint8", chips=9)
+    patches = tiny_dataset(
+        name="polar-patch",
+        version="2.0.0",
+        kind="classification",
+        classes=3,
+        shape=(2, 16, 16),
+        dtype="uint8",
+        chips=9,
+    )
     maps = tiny_dataset(name="maps", shape=(2, 32, 32), dtype="uint8", chips=4)
     for folder in (patches, maps):
         shutil.copytree(folder, root / folder.parts[-2] / folder.parts[-1])
-    patches, maps = root / "patches" / "1.0.0", root / "maps" / "1.0.0"
+    patches, maps = root / "polar-patch" / "2.0.0", root / "maps" / "1.0.0"
     board = tmp_path_factory.mktemp("board")
     for data, model in ((patches, "majority"), (maps, "all-dry"), (maps, "all-wet")):
         onto(board, run(data, out, model, 0))
