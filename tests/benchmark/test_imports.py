@@ -17,6 +17,7 @@ from tidemark.benchmark.tables import rows
 from tidemark.datasets import build as engine
 from tidemark.datasets.reader import open_split
 from tidemark.datasets.simulate import simulate_scenes
+from tidemark.datasets.spec import Array, Band
 from tidemark.datasets.worker import make_shard
 from tidemark.errors import FormatError, InputError, TidemarkError
 from tidemark.models.predictions import Predictions
@@ -310,3 +311,46 @@ def test_splits_of_one_model_share_a_folder_and_another_model_does_not(tiny, tmp
         import_predictions([tmp_path / "test.npz"], tiny, "test", run, model="b")
     with pytest.raises(InputError, match="/model: "):
         import_predictions([tmp_path / "test.npz"], tiny, "test", tmp_path / "other", model="../x")
+
+
+@pytest.fixture(scope="module")
+def pairs(tiny_dataset):
+    """Two bands of reflectance on a 32 x 32 grid, to be predicted from coarser ones."""
+    bands = tuple(Band(name=name, scale=1e-4, nodata=65535) for name in ("red", "nir"))
+    arrays = (Array(name="image", dtype="uint16", shape=(2, 11, 11), role="image", bands=bands),
+              Array(name="target", dtype="uint16", shape=(2, 32, 32), role="target", bands=bands))  # fmt: skip
+
+    def make(rng, header):
+        return {a.name: rng.integers(500, 5000, a.shape).astype(np.uint16) for a in header.arrays}
+
+    return tiny_dataset(name="pairs", kind="regression", chips=2, arrays=arrays, make=make)
+
+
+@pytest.mark.parametrize("form", ["npz", "tif"])
+def test_reflectance_is_scored_from_arrays_and_from_rasters(pairs, tmp_path, form):
+    answer = {chip: (target * 1e-4 + 0.01).astype(np.float32) for chip, target in truth(pairs).items()}
+    if form == "npz":
+        np.savez(tmp_path / "all.npz", chip_id=list(answer), reflectance=np.stack(list(answer.values())))
+    else:
+        for chip, array in answer.items():
+            write_tif(tmp_path / f"{chip}.tif", array)
+    result = score(import_predictions([tmp_path], pairs, "test", tmp_path / "run"))
+    assert result.task == "harmonization"
+    assert result.headline.value == pytest.approx(40, abs=0.3)  # 20 log10 of 1 / 0.01; float16 rounds
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda a: (a * 10_000).astype(np.uint16), "as floats, found uint16; divide by its scale"),
+        (lambda a: a * 10_000, "expected reflectance 0 to 1, found 4"),
+        (lambda a: a * np.inf, "expected reflectance 0 to 1, found inf"),
+        (lambda a: a[:1], r"expected shape \(2, 32, 32\), found \(1, 32, 32\)"),
+    ],
+)
+def test_what_is_no_reflectance_is_refused(pairs, tmp_path, change, message):
+    np.savez(tmp_path / "a.npz", **{chip: change(target * 1e-4) for chip, target in truth(pairs).items()})
+    with pytest.raises(FormatError, match=message):
+        import_predictions([tmp_path / "a.npz"], pairs, "test", tmp_path / "run")
+    with pytest.raises(InputError, match="probabilities are kept for patches and binary maps only"):
+        import_predictions([tmp_path / "a.npz"], pairs, "test", tmp_path / "run", probabilities=[tmp_path / "a.npz"])
