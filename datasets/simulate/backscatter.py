@@ -1,7 +1,7 @@
 """C-band backscatter of simulated scenes: bare soil, vegetation, wind-roughened water, noise floor and speckle.
 
-All constants come from published models or product definitions and were fixed before any model was trained on the
-scenes; none was chosen by looking at a score.
+The models and the product's constants are published ones; the levels of vegetation and towns are assumptions, chosen for
+their order and spacing. All were fixed before any model was trained on the scenes; none by looking at a score.
 
 Sources:
     Oh et al. (1992): Y. Oh, K. Sarabandi, F. T. Ulaby, "An empirical model and an inversion technique for radar
@@ -13,7 +13,6 @@ Sources:
         doi 10.1029/2006JC003743.
     Vachon and Wolfe (2011): P. W. Vachon, J. Wolfe, "C-band cross-polarization wind speed retrieval", IEEE GRSL 8(3),
         doi 10.1109/LGRS.2010.2085417.
-    Ulaby and Dobson (1989): F. T. Ulaby, M. C. Dobson, "Handbook of Radar Scattering Statistics for Terrain".
     Sentinel-1 product definition: S1-RS-MDA-52-7440, issue 2.7 (2016): centre frequency 5.405 GHz, IW incidence 29.1
         to 46 degrees over 250 km, NESZ at most -22 dB, IW GRDH 20 m x 22 m on a 10 m grid, 4.4 equivalent looks.
 """
@@ -28,8 +27,8 @@ NOISE_FLOOR_DB = -22.0  # the worst case that the mission requires; real scenes 
 LOOKS_IW_GRDH = 4.4
 SPECKLE_TAP = 0.3  # neighbours of a 3x3 kernel: 20 m resolution sampled every 10 m correlates adjacent pixels
 
-# gamma0 = sigma0 / cos(incidence) in dB (VV, VH), rounded to 0.5 dB, inside the C-band ranges of Ulaby and Dobson;
-# vegetation is nearly constant in gamma0 between 30 and 45 degrees.
+# gamma0 = sigma0 / cos(incidence) in dB (VV, VH), assumed (no table stands behind them): towns above forest above crops
+# above grass, VH below VV by 6 to 8 dB. One value for all angles: volume scattering hardly varies in gamma0.
 VEGETATION_GAMMA0_DB = {
     "forest": (-7.0, -13.0),
     "crops": (-9.5, -16.0),
