@@ -1,7 +1,7 @@
 """C-band backscatter of simulated scenes: bare soil, vegetation, wind-roughened water, noise floor and speckle.
 
-The models and the product's constants are published ones; the levels of vegetation and towns are assumptions, chosen for
-their order and spacing. All were fixed before any model was trained on the scenes; none by looking at a score.
+The models and the product's constants are published ones; the levels of vegetation and towns are assumptions, chosen
+for their order and spacing. All were fixed before any model was trained on the scenes; none by looking at a score.
 
 Sources:
     Oh et al. (1992): Y. Oh, K. Sarabandi, F. T. Ulaby, "An empirical model and an inversion technique for radar
