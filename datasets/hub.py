@@ -186,15 +186,22 @@ def checked_file(reference: Reference, commit: str, path: str, size: int, sha256
     if blob.stat().st_size == size and (found := sha256_file(blob)) == sha256:
         return blob
     found = f"sha256 {found}" if blob.stat().st_size == size else f"{blob.stat().st_size} bytes"
-    aside = blob.with_name(f"{blob.name}.quarantined")
-    os.replace(blob, aside)
-    cached.unlink(missing_ok=True)
+    aside = set_aside(cached)
     expected = f"sha256 {sha256}" if found.startswith("sha256") else f"{size} bytes"
     raise ChecksumError(
         f"expected {expected}, found {found}",
         where=f"{reference}/{path}",
         hint=f"set aside as {aside} and not used; pull again",
     )
+
+
+def set_aside(cached: Path) -> Path:
+    """Take a wrong file out of the client's cache without losing it; where it is now."""
+    blob = cached.resolve()
+    aside = blob.with_name(f"{blob.name}.quarantined")
+    os.replace(blob, aside)
+    cached.unlink(missing_ok=True)
+    return aside
 
 
 def _download(reference: Reference, commit: str, path: str) -> Path:

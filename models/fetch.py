@@ -5,6 +5,9 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
+from ..datasets.files import sha256_file
+from ..datasets.hub import set_aside
+from ..datasets.hub_errors import explain
 from ..errors import WeightsError
 
 WEIGHTS_NAME, CONFIG_NAME = "model.safetensors", "config.json"
@@ -35,25 +38,30 @@ def find_weights(source: str | Path, revision: str | None) -> Path:
 
 
 def _fetch(repository: str, revision: str | None) -> Path:
-    from huggingface_hub import errors, snapshot_download
+    """Configuration and tensors of one commit, the tensors compared with the sha256 that the Hub states."""
+    from huggingface_hub import HfApi, constants, hf_hub_download, snapshot_download
 
+    wanted = [CONFIG_NAME, WEIGHTS_NAME]
     try:
-        return Path(snapshot_download(repository, revision=revision, allow_patterns=[CONFIG_NAME, WEIGHTS_NAME]))
-    except errors.GatedRepoError:
-        what, hint = "access to this repository must be granted", "ask for it on its page, then `hf auth login`"
-    except errors.RevisionNotFoundError:
-        what, hint = f"the repository has no revision {revision!r}", "see its list of branches and tags"
-    except errors.RepositoryNotFoundError:
-        what, hint = "no such folder here and no such repository", "check the name, or `hf auth login` if it is private"
-    except (errors.LocalEntryNotFoundError, errors.OfflineModeIsEnabled):
-        what, hint = "not in the local cache and the hub cannot be reached", "connect, or give a local folder"
-    except errors.HfHubHTTPError as error:
-        status = getattr(error.response, "status_code", None)
-        what = "too many requests (429)" if status == 429 else f"the hub answered {status or type(error).__name__}"
-        hint = "try again later" if status == 429 else "try again, or give a local folder"
-    except (OSError, ValueError) as error:
-        what, hint = f"cannot be fetched ({type(error).__name__}: {error})", "check the network"
-    raise WeightsError(what, where=repository, hint=hint)
+        if constants.is_offline_mode():
+            return Path(snapshot_download(repository, revision=revision, allow_patterns=wanted))
+        api = HfApi()
+        commit = api.model_info(repository, revision=revision).sha
+        stated = {entry.path: entry for entry in api.get_paths_info(repository, [WEIGHTS_NAME], revision=commit)}
+        paths = [Path(hf_hub_download(repository, name, revision=commit)) for name in wanted]
+    except Exception as error:
+        told = explain(error, repository)
+        raise WeightsError(told.what, where=repository, hint=told.hint) from None
+    entry = stated.get(WEIGHTS_NAME)
+    blob = paths[1].resolve()
+    if entry is not None and entry.lfs is not None and (found := sha256_file(blob)) != entry.lfs.sha256:
+        aside = set_aside(paths[1])
+        raise WeightsError(
+            f"{WEIGHTS_NAME}: sha256 expected {entry.lfs.sha256}, found {found}",
+            where=repository,
+            hint=f"set aside as {aside} and not used; try again",
+        )
+    return paths[0].parent
 
 
 def pickle_refused(path: Path) -> WeightsError:

@@ -16,7 +16,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from urllib.parse import unquote, urlsplit
+from urllib.parse import parse_qs, unquote, urlsplit
 
 import pytest
 
@@ -125,7 +125,7 @@ class _Handler(BaseHTTPRequestHandler):
             return self._send(fault["status"], b"", fault.get("headers", {}))
         if (token := self.headers.get("Authorization")) and token != f"Bearer {GOOD_TOKEN}":
             return self._send(401, b"", {"X-Error-Message": "Invalid credentials in Authorization header"})
-        if method in ("POST", "PUT") and not token and not path.startswith("/upload/"):
+        if method in ("POST", "PUT") and not token and not path.startswith("/upload/") and "/paths-info/" not in path:
             return self._send(401, b"", {"X-Error-Message": "Invalid username or password."})
         for pattern, route in _ROUTES:
             if found := re.fullmatch(pattern, path):
@@ -171,11 +171,12 @@ class _Handler(BaseHTTPRequestHandler):
 
     def create(self, method: str, body: bytes, fault: dict) -> None:
         asked = json.loads(body)
-        name = f"{asked['organization']}/{asked['name']}"
-        known = (asked["type"], name) in self.state.repos
+        name, kind = f"{asked['organization']}/{asked['name']}", asked.get("type", "model")
+        known = (kind, name) in self.state.repos
         if not known:
-            self.state.publish(name, {".gitattributes": b"*.h5 filter=lfs\n"}, kind=asked["type"])
-        self._json({"url": f"{self.state.url}/{asked['type']}s/{name}"}, 409 if known else 200)
+            self.state.publish(name, {".gitattributes": b"*.h5 filter=lfs\n"}, kind=kind)
+        address = f"{self.state.url}/{'datasets/' if kind == 'dataset' else ''}{name}"
+        self._json({"url": address}, 409 if known else 200)
 
     def yaml(self, method: str, body: bytes, fault: dict) -> None:
         self._json({"errors": [], "warnings": []})
@@ -198,18 +199,24 @@ class _Handler(BaseHTTPRequestHandler):
         }
         self._json({**found, "converts": []})
 
+    def paths_info(self, method: str, body: bytes, fault: dict, kind: str, name: str, revision: str) -> None:
+        wanted = json.loads(body)["paths"] if body.startswith(b"{") else parse_qs(body.decode())["paths"]
+        self._json([entry for entry in self._entries(self._repo(kind, name), revision) if entry["path"] in wanted])
+
     def tree(self, method: str, body: bytes, fault: dict, kind: str, name: str, revision: str) -> None:
         repo = self._repo(kind, name)
-        commit = repo.find(revision)
-        if commit is None:
+        if repo.find(revision) is None:
             return self._send(404, b"", {"X-Error-Code": "RevisionNotFound"})
+        self._json(self._entries(repo, revision))
+
+    def _entries(self, repo: Repo, revision: str) -> list[dict]:
         entries = []
-        for path, data in sorted(repo.commits[commit].items()):
+        for path, data in sorted(repo.commits[repo.find(revision)].items()):
             entry = {"type": "file", "path": path, "size": len(data), "oid": _git_oid(data)}
             if path.endswith(LARGE):
                 entry["lfs"] = {"oid": hashlib.sha256(data).hexdigest(), "size": len(data), "pointerSize": 130}
             entries.append(entry)
-        self._json(entries)
+        return entries
 
     def resolve(self, method: str, body: bytes, fault: dict, name: str, revision: str, file: str, kind: str = "model"):
         kind = "dataset" if kind == "datasets/" else "model"
@@ -294,6 +301,7 @@ _ROUTES = (
     (_API, "info"),
     (rf"{_API}/revision/(?P<revision>[^/]+)", "info"),
     (rf"{_API}/refs", "refs"),
+    (rf"{_API}/paths-info/(?P<revision>[^/]+)", "paths_info"),
     (rf"{_API}/tree/(?P<revision>[^/]+)", "tree"),
     (rf"{_API}/preupload/(?P<revision>[^/]+)", "preupload"),
     (rf"{_API}/commit/(?P<revision>[^/]+)", "commit"),
