@@ -7,8 +7,8 @@ Sources:
     Tests, thresholds, interpretation: J. W. Jones, "Improved Automated Detection of Subpixel-Scale Inundation: Revised
         DSWE Partial Surface Water Tests", Remote Sensing 11(4), 2019, doi 10.3390/rs11040374; the same numbers in
         NASA's PROTEUS (src/proteus/defaults/dswx_hls.yaml), with which the tests compare this code on a real scene.
-    Slope thresholds: 30 % for high and moderate confidence, 20 % for potential wetland, 10 % for low confidence, of the
-        DSWE algorithm description (LSDS-1084, section on percent slope).
+    Slope thresholds: 30 % for high and moderate confidence, 20 % for potential wetland, 10 % for low confidence, as the
+        first collection's product masked them; kept here.
     Grid: U.S. Analysis Ready Data: Albers equal area on WGS84, tiles of 5000 x 5000 pixels of 30 m.
     Scan-line gaps: Landsat-7 lacks 22 % of a scene after May 2003, nothing within 11 km of its middle, gaps of 390 to
         450 m at its edge (USGS and Geoscience Australia on SLC-off products); two scans of 16 lines cover 960 m.
