@@ -39,7 +39,8 @@ def water_chip(rng: np.random.Generator, header: Header) -> dict[str, np.ndarray
         number = rng.integers(0, len(header.task.classes))
         values[0] -= np.asarray(20 * number, values.dtype)
         arrays[label.name] = np.array(number, np.uint8)
-    return {image.name: values.astype(image.dtype), **arrays}
+    contexts = {array.name: values.astype(image.dtype) for array in header.arrays if array.role == "context"}
+    return {image.name: values.astype(image.dtype), **contexts, **arrays}
 
 
 @pytest.fixture(scope="session")
@@ -68,6 +69,7 @@ def tiny_dataset(tmp_path_factory) -> Callable:
         classes: int = 2,
         arrays: tuple[Array, ...] | None = None,
         placed: bool = True,
+        contexts: tuple[str, ...] = (),
         make: Callable[[np.random.Generator, Header], dict[str, np.ndarray]] = water_chip,
     ):
         key = repr((name, version, codec, kind, chips, shape, dtype, bands, classes, arrays, placed, make))
@@ -95,6 +97,7 @@ def tiny_dataset(tmp_path_factory) -> Callable:
             arrays=arrays
             or (
                 Array(name="image", dtype=dtype, shape=shape, role="image", bands=bands),
+                *(Array(name=n, dtype=dtype, shape=shape, role="context", bands=bands) for n in contexts),
                 Array(name=role, dtype="uint8", shape=size, role=role),
             ),
             builder=BuilderInfo(name="tiny", version="1.0.0"),

@@ -8,7 +8,7 @@ from tidemark.datasets.datamodule import ChipDataModule
 from tidemark.datasets.reader import open_split
 from tidemark.datasets.spec import Band, load_manifest
 from tidemark.datasets.transforms import Preprocess
-from tidemark.errors import InputError
+from tidemark.errors import ConfigError, FormatError, InputError
 
 # isort: split
 import lightning.pytorch as pl
@@ -157,3 +157,44 @@ def test_a_preprocessing_of_other_bands_is_refused(tiny_dataset):
     other = Preprocess((Band(name="vv"),), normalization="none")
     with pytest.raises(InputError, match=r"\['vv'\], the image has \['b0', 'b1'\]"):
         ChipDataModule(tiny_dataset(), 2, other)
+
+
+ORBITS = tuple(Band(name=name, nodata=0) for name in ("vv_asc", "vv_desc"))
+
+
+def test_contexts_are_prepared_and_augmented_as_the_image_is(tiny_dataset):
+    folder = tiny_dataset(name="wide", shape=(2, 64, 64), bands=ORBITS, contexts=("image_x2", "image_x8"))
+    options = AugmentOptions(flip=True, rotate90=True, gain=0.2, bias=0.2)
+    data = module(folder, options, normalization="manifest", contexts=("image_x2", "image_x8"))
+    assert data.orbits == [[0], [1]]
+    data.trainer = SimpleNamespace(global_rank=0, world_size=1, training=True)
+    for batch in data.train_dataloader():  # the contexts of this data set hold the image itself
+        found = data.on_after_batch_transfer(batch)
+        assert torch.equal(found["image"], found["image_x2"]) and torch.equal(found["image"], found["image_x8"])
+        assert not torch.equal(found["image"], data.prepare(batch)["image"])
+    assert set(found) == {"image", "image_x2", "image_x8", "mask", "valid", "index"}
+
+
+def test_contexts_and_orbits_that_are_not_there_are_named(tiny_dataset):
+    with pytest.raises(FormatError, match="no array 'image_x2', there is image, mask"):
+        module(tiny_dataset(), contexts=("image_x2",))
+    with pytest.raises(ConfigError, match="no bands of two orbits among b0, b1"):
+        module(tiny_dataset(), AugmentOptions(orbits=0.5))
+
+
+def one_orbit(rng, header):
+    image = rng.integers(1, 9, (2, 16, 16)).astype(np.uint8)
+    image[1], image[:, 0] = 0, 0
+    return {"image": image, "mask": np.ones((16, 16), np.uint8)}
+
+
+def test_partial_keeps_the_labels_of_a_scene_that_misses_an_orbit(tiny_dataset):
+    folder = tiny_dataset(name="partial", shape=(2, 16, 16), dtype="uint8", bands=ORBITS, make=one_orbit)
+    for partial, kept in ((False, 0), (True, 15 * 16)):
+        preprocess = Preprocess.from_manifest(load_manifest(folder), normalization="none", partial=partial)
+        data = ChipDataModule(folder, 2, preprocess, AugmentOptions(bias=5.0))
+        data.trainer = SimpleNamespace(global_rank=0, world_size=1, training=True)
+        found = data.on_after_batch_transfer(next(iter(data.train_dataloader())))
+        assert ((found["mask"] == 1).flatten(1).sum(1) == kept).all()
+        assert found["valid"].flatten(1).sum(1).tolist() == [kept, kept]
+        assert (found["image"][:, 1] == 0).all()  # the missing orbit stays missing
