@@ -34,8 +34,7 @@ def test_a_pulled_data_set_is_the_published_one(hub, published, tmp_path):
 
 def test_the_newest_version_is_meant_where_none_is_named(hub, published, tmp_path, tiny_dataset):
     newer = tiny_dataset(version="1.10.0", chips=1)
-    files = {p.relative_to(newer).as_posix(): p.read_bytes() for p in newer.rglob("*") if p.is_file()}
-    hub.publish("org/tiny", files, "v1.10.0")
+    hub.publish_folder("org/tiny", newer, "v1.10.0")
     hub.repo("org/tiny").tags["v1.9.0"] = hub.repo("org/tiny").tags["v1.0.0"]
     assert pull("org/tiny", tmp_path / "data").name == "1.10.0"
 

@@ -21,11 +21,7 @@ ADDRESS = "hf://org/tiny@1.0.0"
 @pytest.mark.parametrize("codec", ["blosc", "gzip", "none"])
 def test_streamed_chips_are_those_of_the_files(hub, tiny_dataset, codec):
     folder = tiny_dataset(chips=3, codec=codec)
-    hub.publish(
-        "org/tiny",
-        {p.relative_to(folder).as_posix(): p.read_bytes() for p in folder.rglob("*.*") if p.is_file()},
-        "v1.0.0",
-    )
+    hub.publish_folder("org/tiny", folder, "v1.0.0")
     here, there = ChipDataset(folder, "train"), ChipDataset(ADDRESS, "train", stream=True)
     assert len(here) == len(there) == 6
     for a, b in zip(here, there, strict=True):
@@ -42,7 +38,7 @@ def test_the_loader_streams_too(hub, published):
 
 def test_one_chip_moves_little_more_than_itself(hub, tiny_dataset):
     folder = tiny_dataset(chips=40, shape=(8, 128, 128))
-    hub.publish("org/tiny", {p.relative_to(folder).as_posix(): p.read_bytes() for p in folder.rglob("*.*")}, "v1.0.0")
+    hub.publish_folder("org/tiny", folder, "v1.0.0")
     ChipDataset(ADDRESS, "train", stream=True)
     hub.sent = 0
     dataset = ChipDataset(ADDRESS, "train", stream=True)
