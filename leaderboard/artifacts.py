@@ -154,7 +154,7 @@ def _check_files(folder: Path, submission: Submission, found: dict[str, int]) ->
 def _check_weights(folder: Path, submission: Submission, number: int) -> None:
     from ..models.weights import STARTING_ARGS, from_pretrained
 
-    pretrained, record = from_pretrained(folder), submission.runs[number].records["test"]
+    pretrained, record = from_pretrained(folder), next(iter(submission.runs[number].records.values()))
     arguments = {key: value for key, value in submission.model.arguments.items() if key not in STARTING_ARGS}
     stated = {
         "model": (submission.model.name, pretrained.name),

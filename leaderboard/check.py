@@ -25,7 +25,7 @@ from ..benchmark.scores import check_figures
 from ..errors import FormatError, InputError, TidemarkError
 from .entries import BoardEntry, load_entries, same_team
 from .schema import Submission
-from .submission import HOUSE, MAX_SUBMISSION_BYTES, SUBMISSION_NAME, parse_submission
+from .submission import HOUSE, MAX_SUBMISSION_BYTES, SPLITS, SUBMISSION_NAME, parse_submission
 
 BOARD = "leaderboard/submissions"
 MAX_NEW = 10  # submissions in one pull request
@@ -161,8 +161,11 @@ def _check_data(submission: Submission, board: Sequence[BoardEntry], fault: Any)
         for result in entry.results
         if (result.dataset.name, result.dataset.version) == (data.name, data.version)
     }
-    if "test" not in known:
+    needed = set(SPLITS) & known.keys()
+    if not needed:
         raise fault("/dataset/version", f"the board has no table for {data.name} {data.version}")
+    if missing := sorted(needed - submission.runs[0].records.keys()):
+        raise fault("/runs/0/records", f"nothing on {' and '.join(missing)}, which the board's rows are scored on")
     for number, run in enumerate(submission.runs):
         for split, record in run.records.items():
             if split in known:

@@ -11,6 +11,7 @@ from typing import Any
 
 from ..benchmark.records import RESULT_NAME, Result, read_result
 from ..datasets.files import sha256_file, storage_error
+from ..datasets.spec import load_manifest
 from ..errors import FormatError, InputError
 from ..models.fetch import CONFIG_NAME, WEIGHTS_NAME
 from ..models.predictions import PREDICTIONS_NAME
@@ -36,7 +37,8 @@ def pack(
     """Collect runs of one configuration, one per seed, into a new folder.
 
     Args:
-        runs: run folders, each scored on ``val`` and ``test`` (``<run>/<split>/result.json`` and its predictions).
+        runs: run folders, each scored on ``val`` and ``test`` (``<run>/<split>/result.json`` and its predictions), or
+            on the one of them that its data set has.
         out: the folder to make; it appears whole or not at all.
         title, team, contact, licence, training_data, artifacts, supersedes, note: see ``schema.Submission``.
 
@@ -64,7 +66,7 @@ def pack(
             contact=contact,
             licence=licence,
             training_data=list(training_data),
-            **_shared(found[0][2]["test"]),
+            **_shared(_any(found[0][2])),
             artifacts=artifacts,
             supersedes=list(supersedes),
             note=note,
@@ -101,7 +103,7 @@ def _read(run: Path) -> tuple[RunInfo, dict[str, Result]]:
     info, results = read_run(run), {}
     if info.seed is None:
         raise FormatError("states no seed", where=run, hint="give each run a seed of its own")
-    for split in SPLITS:
+    for split in _splits(info):
         path = run / split / RESULT_NAME
         if not path.is_file():
             raise FormatError(f"not scored on {split}", where=run, hint=f"tidemark evaluate {run} --split {split}")
@@ -111,6 +113,19 @@ def _read(run: Path) -> tuple[RunInfo, dict[str, Result]]:
             again = f"tidemark evaluate {run} --split {split}"
             raise FormatError("the predictions are not those that were scored", where=predictions, hint=again)
     return info, results
+
+
+def _splits(info: RunInfo) -> list[str]:
+    """Those of val and test that the run's data set has; both where it does not lie here any more."""
+    try:
+        manifest = load_manifest(info.dataset.folder)
+    except FormatError:
+        return list(SPLITS)
+    return [split.name for split in manifest.splits if split.name in SPLITS and split.chips] or list(SPLITS)
+
+
+def _any(results: dict[str, Result]) -> Result:
+    return next(iter(results.values()))
 
 
 def _shared(result: Result) -> dict[str, Any]:
@@ -123,9 +138,9 @@ def _shared(result: Result) -> dict[str, Any]:
 
 
 def _one_configuration(found: Sequence[tuple[Path, RunInfo, dict[str, Result]]]) -> None:
-    first = _shared(found[0][2]["test"])
+    first = _shared(_any(found[0][2]))
     for path, _, results in found[1:]:
-        for key, value in _shared(results["test"]).items():
+        for key, value in _shared(_any(results)).items():
             if value != first[key]:
                 raise FormatError(
                     f"its {key.replace('_', ' ')} is not that of {found[0][0]}",

@@ -155,9 +155,11 @@ def check_consistent(submission: Submission, where: object = None) -> None:
         raise fault("/training_data", "a trained model must declare its training data")
     for number, run in enumerate(submission.runs):
         at = f"/runs/{number}"
-        missing = [split for split in SPLITS if split not in run.records]
-        if missing or run.records.keys() != run.predictions.keys():
-            raise fault(f"{at}/records", f"needs records and predictions of {' and '.join(SPLITS)}")
+        splits = submission.runs[0].records.keys()
+        if run.records.keys() != splits or run.predictions.keys() != splits or not splits & set(SPLITS):
+            raise fault(
+                f"{at}/records", f"needs records and predictions of {' and '.join(SPLITS)}, alike for all seeds"
+            )
         if (run.weights is None) != (run.config is None):
             raise fault(f"{at}/config", "weights and config.json go together")
         for split, record in run.records.items():

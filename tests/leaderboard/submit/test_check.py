@@ -300,6 +300,18 @@ def test_a_swapped_data_set_is_refused(copy, forge, house, key, value, match):
         check_statement(statement_of(folder), house)
 
 
+def test_every_split_that_the_board_scores_must_be_there(copy, forge, house):
+    folder = copy("maps")
+
+    def drop(raw):
+        for run in raw["runs"]:
+            del run["records"]["val"], run["predictions"]["val"]
+
+    forge.edit(folder, drop)
+    with pytest.raises(FormatError, match="/runs/0/records: nothing on val, which the board's rows are scored on"):
+        check_statement(statement_of(folder), house)
+
+
 def test_integers_that_are_not_of_these_labels_are_refused_without_any_file(copy, forge, house):
     folder = copy("maps")
     units = [unit.model_dump(mode="json") for unit in statement_of(folder).runs[0].records["test"].units]

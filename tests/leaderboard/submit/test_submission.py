@@ -175,7 +175,7 @@ def test_a_newer_form_asks_for_a_newer_version(packed):
 @pytest.mark.parametrize(
     "change, match",
     [
-        (lambda raw: raw["dataset"].update(version="2.0.0"), "/dataset/version: expected 2.0.0, found 1.0.0"),
+        (lambda raw: raw["dataset"].update(version="3.0.0"), "/dataset/version: expected 3.0.0, found 2.0.0"),
         (lambda raw: raw["model"].update(label="Better"), "/model/label: expected Better, found patch CNN"),
         (lambda raw: raw["runs"][0].update(seed=9), "/runs/0/records/.*/seed: expected 9, found 0"),
         (lambda raw: raw["runs"][0]["records"].pop("val"), "/runs/0/records: needs records and predictions of val"),
