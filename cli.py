@@ -198,6 +198,21 @@ def cache(clean: Annotated[bool, typer.Option("--clean", help="Remove what is sh
     cache_command(clean)
 
 
+@app.command("diff")
+def diff_versions(
+    old: Annotated[Path, typer.Argument(help="Folder of the older version.")],
+    new: Annotated[Path, typer.Argument(help="Folder of the newer version.")],
+    json_output: Json = False,
+) -> None:
+    """Show what changed between two versions of a data set, as its CHANGELOG tells it."""
+    import json
+
+    from .datasets.diff import changelog_entry, diff
+
+    found = diff(old, new)
+    print(json.dumps(found.as_json(), indent=1) if json_output else changelog_entry(found))
+
+
 @app.command()
 def audit(
     folder: Folder,
