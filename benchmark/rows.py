@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
@@ -59,7 +60,7 @@ class Row:
         """The figure that the table is ordered by."""
         return self.metrics[HEADLINE[self.task]]
 
-    @property
+    @cached_property
     def trained_on(self) -> str | None:
         """``name version`` of the data that the weights learned from, where those are not the data scored."""
         try:
