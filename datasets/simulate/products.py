@@ -12,14 +12,13 @@ from ...errors import InputError
 from ..files import write_atomic
 from .rasters import NOTICE
 
-# product: module, function, smallest size, multiple of the size, size by default
-PRODUCTS: dict[str, tuple[str, str, int, int, int]] = {
-    "alos-dswe": (".alos_dswe", "simulate_alos_dswe", 128, 1, 1024),
-    "tibet-water": (".tibet", "simulate_tibet_water", 128, 1, 1024),
-    "polar-ice": (".polar", "simulate_polar_ice", 128, 1, 1024),
-    "l8s2": (".l8s2", "simulate_l8s2", 128, 2, 768),
+# product: module, function, smallest and largest size, multiple of the size, size by default
+PRODUCTS: dict[str, tuple[str, str, int, int, int, int]] = {
+    "alos-dswe": (".alos_dswe", "simulate_alos_dswe", 128, 4096, 1, 1024),
+    "tibet-water": (".tibet", "simulate_tibet_water", 128, 4096, 1, 1024),
+    "polar-ice": (".polar", "simulate_polar_ice", 128, 4096, 1, 1024),
+    "l8s2": (".l8s2", "simulate_l8s2", 128, 2560, 2, 768),  # its ground has four times as many pixels
 }
-MAX_SIZE_PX = 8192
 MAX_SCENES = 39
 
 
@@ -36,7 +35,8 @@ def simulate_product(
         out: an empty or missing folder.
         seed: every draw derives from it.
         scenes: how many scenes (pairs of scenes for alos-dswe and l8s2).
-        size: side in pixels of the product's own grid (12.5 m, 10 m, 40 m, 10 m).
+        size: side in pixels of the product's own grid (12.5 m, 10 m, 40 m, 10 m); 2048 takes
+            about 1 GiB of memory, for l8s2 4 GiB.
 
     Returns:
         The files or folders of the scenes.
@@ -47,12 +47,12 @@ def simulate_product(
     """
     if product not in PRODUCTS:
         raise InputError(f"no such product: {product}", hint=f"one of {', '.join(PRODUCTS)}")
-    module, function, least, multiple, default = PRODUCTS[product]
+    module, function, least, most, multiple, default = PRODUCTS[product]
     size = default if size is None else size
     if not 1 <= scenes <= MAX_SCENES or seed < 0:
         raise InputError(f"scenes must be 1 to {MAX_SCENES} and the seed not negative, found {scenes} and {seed}")
-    if not least <= size <= MAX_SIZE_PX or size % multiple:
-        raise InputError(f"size must be {least} to {MAX_SIZE_PX} and a multiple of {multiple}, found {size}")
+    if not least <= size <= most or size % multiple:
+        raise InputError(f"size must be {least} to {most} and a multiple of {multiple}, found {size}")
     out = Path(out)
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise InputError("not an empty folder", where=out, hint="name a new one")
