@@ -112,19 +112,19 @@ def _chips(root: Path, setting: Setting, quick: bool, progress) -> tuple[dict[st
     for codec in ("blosc", "gzip", "none"):
         progress(0, 1, f"writing {codec}")
         folders[codec] = build(synthetic.plan(**shape), synthetic.__name__, root / codec, codec=codec)
-    sizes = {codec: _shard(folder).stat().st_size for codec, folder in folders.items()}
+    sizes = {codec: shard_of(folder).stat().st_size for codec, folder in folders.items()}
     chips = [synthetic.synthetic_chip(i, setting.bands, setting.size) for i in range(setting.chips)]
     sizes["torchgeo-style GeoTIFF"] = write_variant(root, TORCHGEO_STYLE, iter(chips))
     best, sizes["best GeoTIFF"] = _best_variant(root, chips, setting, sizes["blosc"], quick, progress)
 
     passes: dict[str, Callable[[], float]] = {
-        codec: _drain(ChipLoader(folders[codec], "train", setting.batch, threads=THREADS, pin_memory=False))
+        codec: drain(ChipLoader(folders[codec], "train", setting.batch, threads=THREADS, pin_memory=False))
         for codec in ("blosc", "none", "gzip")
     }
-    passes["torchgeo-style GeoTIFF"] = _drain(loader(root, TORCHGEO_STYLE, setting.chips, setting.batch))
-    passes["best GeoTIFF"] = _drain(loader(root, best, setting.chips, setting.batch))
-    passes["h5py gzip"] = _h5py_pass(_shard(folders["gzip"]), setting)
-    passes["memcpy"] = _memcpy_pass(root / "raw", chips, setting)
+    passes["torchgeo-style GeoTIFF"] = drain(loader(root, TORCHGEO_STYLE, setting.chips, setting.batch))
+    passes["best GeoTIFF"] = drain(loader(root, best, setting.chips, setting.batch))
+    passes["h5py gzip"] = h5py_pass(shard_of(folders["gzip"]), setting)
+    passes["memcpy"] = memcpy_pass(root / "raw", chips, setting)
 
     for codec, folder in folders.items():
         _compare(ChipLoader(folder, "train", setting.batch, pin_memory=False), chips, codec)
@@ -141,14 +141,14 @@ def _best_variant(root: Path, chips: list, setting: Setting, limit: int, quick: 
     for place, variant in enumerate(sweep):
         progress(place, len(sweep), f"sweep: {variant}")
         sizes[variant] = write_variant(root / "sweep", variant, iter(chips[: some.chips])) * setting.chips // some.chips
-        work = _drain(loader(root / "sweep", variant, some.chips, some.batch))
+        work = drain(loader(root / "sweep", variant, some.chips, some.batch))
         rates[variant] = interleaved({"it": work}, some.rounds, some.seconds)["it"].median
     fitting = [v for v in sweep if sizes[v] <= limit] or list(sweep)
     finalists = sorted(fitting, key=lambda v: -rates[v])[:2]
     for variant in finalists:
         write_variant(root, variant, iter(chips))
     contenders = {
-        variant: _drain(loader(root, variant, setting.chips, setting.batch))
+        variant: drain(loader(root, variant, setting.chips, setting.batch))
         for base in finalists
         for variant in (replace(base, workers=w) for w in WORKERS)
     }
@@ -166,19 +166,19 @@ def _patches(root: Path, setting: Setting, progress) -> dict[str, Timing]:
     ours = ChipLoader(folder, "train", setting.batch, threads=THREADS, pin_memory=False)
     theirs = loader(root / "patches-tif", variant, setting.chips, setting.batch)
     _compare(ours, chips, "patches")
-    passes = {"patches": _drain(ours), "patches as GeoTIFF": _drain(theirs)}
+    passes = {"patches": drain(ours), "patches as GeoTIFF": drain(theirs)}
     return interleaved(passes, setting.rounds, setting.seconds, progress)
 
 
-def _drain(batches) -> Callable[[], float]:
+def drain(batches) -> Callable[[], float]:
     return lambda: float(sum(len(batch["image"]) for batch in batches))
 
 
-def _shard(folder: Path) -> Path:
+def shard_of(folder: Path) -> Path:
     return next((folder / "train").glob("*.h5"))
 
 
-def _h5py_pass(path: Path, setting: Setting) -> Callable[[], float]:
+def h5py_pass(path: Path, setting: Setting) -> Callable[[], float]:
     def work() -> float:
         image = np.empty((setting.batch, setting.bands, setting.size, setting.size), np.uint16)
         mask = np.empty((setting.batch, setting.size, setting.size), np.uint8)
@@ -192,7 +192,7 @@ def _h5py_pass(path: Path, setting: Setting) -> Callable[[], float]:
     return work
 
 
-def _memcpy_pass(path: Path, chips: list[dict[str, np.ndarray]], setting: Setting) -> Callable[[], float]:
+def memcpy_pass(path: Path, chips: list[dict[str, np.ndarray]], setting: Setting) -> Callable[[], float]:
     """The limit: all bytes of a batch copied from the mapped, cached file to a buffer by as many threads."""
     with open(path, "wb") as file:
         for chip in chips:

@@ -1,0 +1,76 @@
+"""Networks against matrix products, and whole predictions against the network alone."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from tidemark.benchmark import subject
+from tidemark.models.inference import open_inference
+from tidemark.models.predict import predict_scene
+from tidemark.models.weights import from_pretrained
+
+TILE, SCENE_PX, BATCH = 64, 256, 4
+
+
+@pytest.fixture(scope="module", autouse=True)
+def one_thread():
+    """More threads would compare how both share busy cores."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.fixture(scope="module")
+def unet(tmp_path_factory):
+    room = tmp_path_factory.mktemp("weights")
+    return subject.find_subject("unet", room, channels=2, arguments={})
+
+
+def products() -> float:
+    """Matrix products with the convolution layers' number of multiplications, roughly."""
+    a = torch.ones(256, 256)
+    for _ in range(8):
+        a = a @ a * 0.0039
+    return 8.0
+
+
+def forward(model: torch.nn.Module, batch: int, side: int):
+    image = torch.zeros(batch, 2, side, side).contiguous(memory_format=torch.channels_last)
+
+    @torch.inference_mode()
+    def work() -> float:
+        model(image=image)
+        return float(batch)
+
+    return work
+
+
+def test_unet_forward_against_matrix_products(compare, unet):
+    compare("model: unet 64² / matrix product", forward(unet.pretrained.model, BATCH, TILE), products)
+
+
+def test_patch_cnn_forward_against_matrix_products(compare, tmp_path):
+    preprocess = subject.synthetic_preprocess(2)
+    folder = subject.random_weights("patch-cnn", {"width": 16, "hidden": 256}, preprocess, tmp_path, "classification")
+    compare("model: patch-cnn 64² / matrix product", forward(from_pretrained(folder).model, 32, TILE), products)
+
+
+def test_a_scene_against_the_network_on_as_many_tiles(compare, unet):
+    scene = np.full((2, SCENE_PX, SCENE_PX), 2500, np.uint16)
+    tiles = (2 * SCENE_PX // TILE - 1) ** 2
+    network = forward(unet.pretrained.model, BATCH, TILE)
+
+    def whole_scene() -> float:
+        predict_scene(scene, unet.pretrained, tile=TILE, batch_size=BATCH, device="cpu")
+        return float(tiles)
+
+    compare("predict: scene tiles / network", whole_scene, network)
+
+
+def test_end_to_end_against_the_network(compare, unet, tmp_path):
+    folder = subject.synthetic_dataset(unet, tmp_path, chips=4 * BATCH, size=TILE)
+    loader, predict = open_inference(unet.pretrained, folder, "train", device="cpu", batch_size=BATCH)
+    network = forward(unet.pretrained.model, BATCH, TILE)
+    compare("predict: chips end to end / network", lambda: float(sum(len(predict(b)) for b in loader)), network)
