@@ -133,7 +133,7 @@ def _job(request: Request, subject: Subject, room: Path, device: str) -> tuple[J
     job = Job(
         kind=request.kind,
         weights=str(subject.folder.resolve()),
-        reference=str(reference_for(subject, room)),
+        reference=str(reference_for(subject, room) or ""),
         data=data,
         split=split,
         chip=(channels, size, size),
@@ -229,7 +229,7 @@ def _record(
 
 def _row(row: tuple[str, bool], found: list[dict], plain: dict, job: Job, km2: float | None) -> SpeedRow:
     rates = [answer["rates"][0] for answer in found]
-    ratios = [answer["rates"][0] / answer["rates"][1] for answer in found]
+    ratios = [answer["rates"][0] / answer["rates"][1] for answer in found if len(answer["rates"]) == 2]
     pooled = [second for answer in found for second in answer["latencies"]]
     memory = [answer["peak_memory_bytes"] for answer in found if answer["peak_memory_bytes"] is not None]
     median, pixels = statistics.median(rates), found[0]["pixels"]
@@ -247,7 +247,7 @@ def _row(row: tuple[str, bool], found: list[dict], plain: dict, job: Job, km2: f
         peak_memory_bytes=max(memory) if memory else None,
         parameters=found[0]["parameters"],
         gflops_per_chip=plain["gflops"] or None,
-        reference_ratio=Ratio(median=statistics.median(ratios), low=min(ratios), high=max(ratios)),
+        reference_ratio=Ratio(median=statistics.median(ratios), low=min(ratios), high=max(ratios)) if ratios else None,
         precision=row[0],
         compiled=row[1],
         compile_s=found[0]["compile_s"],
@@ -280,8 +280,8 @@ def _print(record: SpeedRecord) -> None:
                 f"{getattr(row.latency, f'p{p}_ms'):.1f}" for p in (50, 90, 99)) + " ms")  # fmt: skip
         if row.peak_memory_bytes is not None:
             figures.append(f"{math.ceil(row.peak_memory_bytes / 2**20)} MiB")
-        ratio = row.reference_ratio
-        figures.append(f"{ratio.median:.2f} [{ratio.low:.2f}, {ratio.high:.2f}] × the reference U-Net")
+        if (ratio := row.reference_ratio) is not None:
+            figures.append(f"{ratio.median:.2f} [{ratio.low:.2f}, {ratio.high:.2f}] × the reference U-Net")
         if row.compile_s is not None:
             figures.append(f"compiled in {row.compile_s:.0f} s")
         if row.gate is not None and row.name != "fp32":

@@ -21,6 +21,8 @@ import torch
 from .. import _compat  # noqa: F401
 from ..datasets.files import write_atomic
 from ..datasets.raster import open_raster
+from ..datasets.spec import Manifest
+from ..datasets.transforms import image_array
 from ..errors import InputError, TidemarkError
 from ..models.device import enough_memory, find_device
 from ..models.inference import open_inference
@@ -134,8 +136,9 @@ def open_work(job: Job, pretrained: Pretrained, device: torch.device) -> Work:
         return _model_work(network, _random_inputs(job, pretrained, device))
     loader, predict = open_inference(pretrained, job.data, job.split, device=job.device, batch_size=job.batch)
     inputs = captured(pretrained.model, lambda: predict(next(iter(loader))))
+    pixels = chip_pixels(loader.manifest)
     if job.kind == "model":
-        return _model_work(network, inputs)
+        return replace(_model_work(network, inputs), pixels=pixels)
     predict.infer.model = network
     batches = itertools.chain.from_iterable(itertools.repeat(loader))
     shard, names = loader.shards[0], [array.name for array in loader.arrays]
@@ -145,8 +148,13 @@ def open_work(job: Job, pretrained: Pretrained, device: torch.device) -> Work:
         i = next(places)
         return predict({name: torch.from_numpy(shard.read(name, i))[None] for name in names})
 
-    height, width = inputs["image"].shape[-2:]
-    return Work(lambda: len(predict(next(batches))), one, inputs, height * width)
+    return Work(lambda: len(predict(next(batches))), one, inputs, pixels)
+
+
+def chip_pixels(manifest: Manifest) -> int:
+    """Pixels of a chip's map, or of its image under a label per chip."""
+    shape = manifest.label_array.shape or image_array(manifest).shape
+    return shape[-2] * shape[-1]
 
 
 def _random_inputs(job: Job, pretrained: Pretrained, device: torch.device) -> dict[str, torch.Tensor]:

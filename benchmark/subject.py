@@ -114,9 +114,11 @@ def random_weights(
     return folder
 
 
-def reference_for(subject: Subject, room: Path) -> Path:
-    """Random weights of the reference model for the same input."""
+def reference_for(subject: Subject, room: Path) -> Path | None:
+    """Random weights of the reference model for the same input; None where that input is no map of classes."""
     name, arguments = REFERENCE
+    if subject.pretrained.task_kind not in ("segmentation", "classification"):
+        return None
     return random_weights(name, arguments, subject.pretrained.preprocess, room / "reference")
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 from tidemark.benchmark.evaluate import evaluate_run
+from tidemark.benchmark.measuring import Span
 from tidemark.benchmark.records import read_result
 from tidemark.benchmark.speed import measure_speed
 from tidemark.configs import make_config
@@ -46,8 +47,9 @@ def test_other_data_are_scored_beside_and_must_have_the_same_bands(run, tiny_dat
 
 
 def test_speed_counts_every_chip_and_names_what_it_ran_on(run):
-    speed = measure_speed(run, "test", repeats=3, warm_up=(1, 0), timed=(3, 60))
+    speed = measure_speed(run, "test", repeats=3, before=Span(1, 0.0), timed=Span(3, 60.0))
     low, high = speed.chips_per_s_range
     assert 0 < low <= speed.chips_per_s <= high
     assert speed.mpx_per_s == pytest.approx(speed.chips_per_s * 16 * 16 / 1e6)
-    assert (speed.batch, speed.precision) == (5, "fp32") and "cores" in speed.device and speed.threads >= 1
+    assert (speed.kind, speed.batch, speed.precision) == ("end-to-end", 5, "fp32") and speed.driver is None
+    assert "cores" in speed.device and speed.threads >= 1 and speed.parameters == read_run(run).parameters
