@@ -52,6 +52,8 @@ def model_card(config: Mapping[str, Any], card: Mapping[str, Any], parameters: i
         SCORES_TITLE + _scores(results),
         f"## Licence\n\n{_plain(card.get('licence') or 'Not stated.')}",
     ]
+    if config.get("calibration"):
+        sections.insert(-1, "## Calibration\n\n" + _calibration(config["calibration"]))
     if card.get("training"):
         sections.append(f"## Recipe\n\n```yaml\n{card['training'].strip().replace('```', '')}\n```")
     header = _header(config, card, results)
@@ -174,11 +176,9 @@ def _data(dataset: Mapping[str, Any]) -> str:
     return text + (" **These data are simulated.**" if dataset.get("simulated") else "")
 
 
-def _calibration(found: Mapping[str, Any] | None) -> str:
-    if not found:
-        return ""
+def _calibration(found: Mapping[str, Any]) -> str:
     return (
-        f"\n\nProbabilities are calibrated on the split `{found['split']}`: logits are divided by "
+        f"Probabilities are calibrated on the split `{found['split']}`: logits are divided by "
         f"{found['temperature']:.4g}, which changes the expected calibration error there from "
         f"{found['ece_before']:.4f} to {found['ece_after']:.4f}."
     )

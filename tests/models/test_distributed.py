@@ -65,3 +65,37 @@ def test_two_processes_give_the_integers_of_one(patches, tmp_path):
         assert first.chip_ids == second.chip_ids
         for chip in first.chip_ids:
             np.testing.assert_array_equal(first.read(chip)[0], second.read(chip)[0])
+
+
+@pytest.mark.slow
+def test_a_compiled_network_learns_the_same(patches, tmp_path):
+    runs = [
+        train(configs.make_config(recipe(patches, tmp_path / str(compiled), BATCH_SIZE=8, COMPILE=compiled)), False)
+        for compiled in (False, True)
+    ]
+    assert runs[0].parent.name != runs[1].parent.name
+    for a, b in zip(*(history(run) for run in runs), strict=True):
+        for key, value in a.items():
+            assert value == pytest.approx(b[key], rel=1e-3), key
+
+
+def test_more_gpus_than_there_are_are_refused(patches, tmp_path):
+    import torch
+    from tidemark.errors import DeviceError
+
+    if torch.cuda.is_available():
+        pytest.skip("there is a GPU")
+    with pytest.raises(DeviceError, match="a GPU is asked for"):
+        train(configs.make_config(recipe(patches, tmp_path, DEVICE="cuda", DEVICES=2)), False)
+
+
+def test_ranks_come_from_the_launcher_and_only_in_distributed_trainings(monkeypatch):
+    from tidemark.models.session import process_rank
+
+    for name in ("RANK", "SLURM_PROCID", "LOCAL_RANK"):
+        monkeypatch.delenv(name, raising=False)
+    assert process_rank(4) == 0
+    monkeypatch.setenv("LOCAL_RANK", "3")
+    assert process_rank(4) == 3 and process_rank(1) == 0
+    monkeypatch.setenv("RANK", "7")
+    assert process_rank(8) == 7
