@@ -45,6 +45,7 @@ lint: install
 bench: install
 	$(BIN)/pytest -q -c benchmark/perf/pytest.ini benchmark/perf
 	$(BIN)/tidemark bench loader
+	for figure in model end-to-end scene; do $(BIN)/tidemark bench $$figure unet || exit 1; done
 
 clean:
 	rm -rf $(DEMO) build *.egg-info .pytest_cache .ruff_cache .hypothesis

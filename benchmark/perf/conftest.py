@@ -38,6 +38,6 @@ def compare(benchmark, request) -> Callable[[str, Callable[[], float], Callable[
             verdict = judge(measure, baseline_for(read_baselines(BASELINES), machine, name))
             benchmark.extra_info |= {"ratio": verdict.ratios[-1], "baseline": verdict.baseline}
             assert not verdict.lost, f"{name}: {verdict} on {machine}: a gross loss in every repeat"
-        benchmark.pedantic(ours, rounds=3)
+        benchmark.pedantic(ours)
 
     return run

@@ -10,7 +10,7 @@ from tidemark.models.inference import open_inference
 from tidemark.models.predict import predict_scene
 from tidemark.models.weights import from_pretrained
 
-TILE, SCENE_PX, BATCH = 64, 256, 4
+TILE, SCENE_PX, BATCH = 64, 192, 4
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -70,7 +70,7 @@ def test_a_scene_against_the_network_on_as_many_tiles(compare, unet):
 
 
 def test_end_to_end_against_the_network(compare, unet, tmp_path):
-    folder = subject.synthetic_dataset(unet, tmp_path, chips=4 * BATCH, size=TILE)
+    folder = subject.synthetic_dataset(unet, tmp_path, chips=2 * BATCH, size=TILE)
     loader, predict = open_inference(unet.pretrained, folder, "train", device="cpu", batch_size=BATCH)
     network = forward(unet.pretrained.model, BATCH, TILE)
     compare("predict: chips end to end / network", lambda: float(sum(len(predict(b)) for b in loader)), network)
