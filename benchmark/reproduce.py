@@ -40,13 +40,19 @@ class Reproduced:
 class Where:
     """Where the runs go: ``workers`` side by side, one to each of ``gpus``, or to a ``dask`` scheduler.
 
-    ``shard`` i/n takes every n-th run from the i-th and makes no table.
+    ``shard`` i/n takes every n-th run from the i-th and makes no table. Throughput is measured only where one run at a
+    time has the machine.
     """
 
     workers: int = 1
     gpus: tuple[str, ...] = ()
     dask: str | None = None
     shard: str | None = None
+
+    @property
+    def alone(self) -> bool:
+        """Whether a run has its machine to itself, so that its throughput can be measured."""
+        return self.dask is None and self.workers == 1 and len(self.gpus) < 2
 
     def __post_init__(self) -> None:
         if self.gpus and (self.dask or self.workers > 1):
@@ -113,7 +119,7 @@ def reproduce(
         try:
             results = [verified_result(job, target) for target in job.targets]
         except FormatError:
-            missing.append(Request(job, Path(out) / "logs" / f"{job.run_id}.log", spec.speed))
+            missing.append(Request(job, Path(out) / "logs" / f"{job.run_id}.log", spec.speed and where.alone))
         else:
             finish(job, results, f"was there; made in {read_cost(Path(out) / 'logs' / f'{job.run_id}.log')}")
     for request, outcome in _run(missing, where):

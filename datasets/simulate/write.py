@@ -135,12 +135,13 @@ def split_lists(ids: list[str], val: int, test: int) -> dict[str, list[str]]:
 def specification(infos: list[SceneInfo], seed: int, lists: dict[str, list[str]], name: str) -> str:
     """The text of ``spec.yaml`` for these scenes."""
     first = infos[0]
+    title = "Simulated Sentinel-1 water" + (f", {first.looks:g} looks" if first.looks != LOOKS_IW_GRDH else "")
     splits = "\n".join(f"    {split}: [{', '.join(json.dumps(i) for i in ids)}]" for split, ids in lists.items() if ids)
     return f"""\
 # Build it with: tidemark build custom --spec spec.yaml
 name: {name}
 version: 1.0.0
-title: Simulated Sentinel-1 water
+title: {title}
 description: >-
   SIMULATED scenes, no observations: fractal terrain with lakes and rivers, backscatter by land cover and incidence
   angle, gamma speckle, wind-roughened water, dark sand and radar shadow. Splits are whole scenes, far from each other.

@@ -179,6 +179,11 @@ def test_workers_share_the_cores_and_a_gpu_takes_one_run(monkeypatch):
         Where(gpus=("0",), workers=2)
 
 
+def test_throughput_is_measured_only_where_a_run_has_the_machine_to_itself():
+    assert Where().alone and Where(gpus=("1",)).alone and Where(shard="0/2").alone
+    assert not any(w.alone for w in (Where(workers=2), Where(gpus=("0", "1")), Where(dask="local")))
+
+
 @pytest.fixture
 def request_(spec, data, tmp_path):
     """The request of the table's first run."""

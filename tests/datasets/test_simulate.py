@@ -87,7 +87,7 @@ def test_every_scene_is_in_one_split_and_some_are_for_training(tmp_path, given):
     simulate_scenes(tmp_path, scenes=number, size=64, seed=1, val=val, test=test, name="chosen-name")
     spec = load_spec(tmp_path / "spec.yaml")
     lists = spec.splits.scenes
-    assert spec.name == "chosen-name" and list(lists["train"])
+    assert spec.name == "chosen-name" and spec.title == "Simulated Sentinel-1 water" and list(lists["train"])
     assert [i for ids in lists.values() for i in ids] == [f"{i:03d}" for i in range(number)]
     assert number < 3 or val == 0 or set(lists) == {"train", "val", "test"}
     for split, count in (("val", val), ("test", test)):
