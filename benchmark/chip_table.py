@@ -16,7 +16,7 @@ def write_confusion(path: str | Path, chips: Iterable[tuple[str, str, UnitCounts
     """Write each chip's counts, atomically and in constant memory; returns the number of chips.
 
     Columns: ``chip_id``, ``unit``, ``abstained`` and, for class maps and patches, ``confusion`` (n * n int64, rows =
-    truth, row by row) and ``boundary`` (4 int64, see ``metrics.boundary_counts``); for a harmonization each of
+    truth, row by row) and ``boundary`` (4 int64, see ``boundary.boundary_counts``); for a harmonization each of
     ``reflectance.chip_sums`` as a list of float64.
 
     Args:

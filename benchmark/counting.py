@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from ..datasets.reader import Shard
 from ..datasets.spec import Array, Manifest
 from . import metrics, reflectance
+from .boundary import boundary_counts
 from .records import Kind
 
 BATCH_BYTES = 32 << 20
@@ -110,7 +111,7 @@ def count_chip(truth: NDArray, prediction: NDArray, n: int, boundary: bool) -> U
     counts = UnitCounts(metrics.confusion(truth, prediction, n))
     counts.abstained = int(np.count_nonzero((prediction == metrics.IGNORE) & (truth != metrics.IGNORE)))
     if boundary:
-        counts.boundary = metrics.boundary_counts(truth, prediction)
+        counts.boundary = boundary_counts(truth, prediction)
     return counts
 
 

@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from . import metrics, reflectance
+from .boundary import boundary_f1
 from .records import Kind
 
 UNBOUNDED = (-np.inf, np.inf)
@@ -65,7 +66,7 @@ def figures(task: Kind, names: Sequence[str]) -> list[Figure]:
             of("recall", lambda c: metrics.class_recall(c)[..., 1]),
             of("f1", lambda c: metrics.class_f1(c)[..., 1]),
             of("oa", metrics.overall_accuracy),
-            Figure("boundary_f1", lambda counts: counts.boundary, metrics.boundary_f1),
+            Figure("boundary_f1", lambda counts: counts.boundary, boundary_f1),
             Figure("dry_false_positive_rate", _dry, lambda sums: _unflat(2, metrics.false_positive_rate, sums), False),
         ]
     if task == "segmentation":

@@ -16,7 +16,6 @@ IGNORE = 255
 BLOCK = 1 << 18  # pixels per step: the temporary arrays stay in the cache
 PACKED_CLASSES = 8  # up to here counting bits is faster than a histogram, whose cost does not depend on the classes
 PACKED_PIXELS = 1 << 12
-BOUNDARY_TOLERANCE_PX = 2.0
 ECE_BINS = 15
 
 
@@ -58,25 +57,31 @@ def _count_packed(truth: NDArray, prediction: NDArray, n: int, ignore: int) -> N
 
     The number of pixels is a multiple of 64. The last column is what the others leave of each true class.
     """
-    classes = np.arange(n)[:, None]
-    true = np.packbits(truth == classes.astype(truth.dtype), axis=1).view(np.uint64)
-    said = np.packbits(prediction == classes[:-1].astype(prediction.dtype), axis=1).view(np.uint64)
-    number = np.bitwise_count(true).sum(-1, dtype=np.int64)
-    unlabelled = truth.size - number.sum()
-    if unlabelled and unlabelled != np.count_nonzero(truth == ignore):
-        _check(truth, n, ignore, "truth")
+    _check(truth, n, ignore, "truth")
+    abstained = _check(prediction, n, ignore, "prediction")
+    true, said = _class_bits(truth, n), _class_bits(prediction, n - 1)
     counts = np.empty((n, n), np.int64)
-    counts[:, :-1] = np.bitwise_count(true[:, None] & said).sum(-1, dtype=np.int64)
-    counts[:, -1] = number - counts[:, :-1].sum(1)
-    if prediction.max() >= n or prediction.min() < 0:
-        abstained = prediction == ignore
-        answers = np.bitwise_count(said).sum() + np.count_nonzero(prediction == n - 1)
-        if answers + np.count_nonzero(abstained) != prediction.size:
-            _check(prediction, n, ignore, "prediction")
-        silent = np.bitwise_count(true & np.packbits(abstained).view(np.uint64)).sum(-1, dtype=np.int64)
+    counts[:, :-1] = _count_bits(true[:, None] & said)
+    counts[:, -1] = _count_bits(true) - counts[:, :-1].sum(1)
+    if abstained:
+        silent = _count_bits(true & np.packbits(prediction == ignore).view(np.uint64))
         counts[:, -1] -= silent
         counts[np.arange(n), (np.arange(n) + 1) % n] += silent
     return counts
+
+
+def _class_bits(values: NDArray, n: int) -> NDArray[np.uint64]:
+    """(n, size / 64): for each class 0 … n-1 a bit per pixel."""
+    bits = np.empty((n, values.size // 64), np.uint64)
+    np.invert(np.packbits(values).view(np.uint64), out=bits[0])  # packing takes any value but 0 as 1
+    if n > 1:
+        later = np.arange(1, n).astype(values.dtype)[:, None]
+        bits[1:] = np.packbits(values == later, axis=1).view(np.uint64)
+    return bits
+
+
+def _count_bits(bits: NDArray[np.uint64]) -> NDArray[np.int64]:
+    return np.bitwise_count(bits).sum(-1, dtype=np.uint32).astype(np.int64)
 
 
 def _count(truth: NDArray, prediction: NDArray, n: int, ignore: int) -> NDArray[np.int64]:
@@ -93,8 +98,12 @@ def _count(truth: NDArray, prediction: NDArray, n: int, ignore: int) -> NDArray[
 
 def _check(values: NDArray, n: int, ignore: int, what: str) -> bool:
     """Whether any value is ``ignore``; ValueError when one is neither that nor a class."""
-    if values.dtype == np.uint8 and values.max() < n:  # the common case, at the speed of memory
-        return False
+    if values.dtype == np.uint8:  # the common cases, at the speed of memory
+        if values.max() < n:
+            return False
+        signed = values.view(np.int8)  # 255 is -1
+        if ignore == 255 and n < 128 and signed.max() < n and signed.min() >= -1:
+            return True
     ignored = values == ignore
     bad = values[((values < 0) | (values >= n)) & ~ignored]
     if bad.size:
@@ -102,7 +111,8 @@ def _check(values: NDArray, n: int, ignore: int, what: str) -> bool:
     return bool(ignored.any())
 
 
-def _ratio(above: ArrayLike, below: ArrayLike) -> NDArray[np.float64]:
+def ratio(above: ArrayLike, below: ArrayLike) -> NDArray[np.float64]:
+    """above / below as float64, NaN where below is 0."""
     above, below = np.asarray(above, np.float64), np.asarray(below, np.float64)
     return np.divide(above, below, out=np.full(np.broadcast_shapes(above.shape, below.shape), np.nan), where=below != 0)
 
@@ -110,7 +120,7 @@ def _ratio(above: ArrayLike, below: ArrayLike) -> NDArray[np.float64]:
 def _mean(scores: NDArray[np.float64]) -> NDArray[np.float64]:
     """Mean over the last axis of what is defined; NaN where nothing is."""
     defined = ~np.isnan(scores)
-    return _ratio(np.where(defined, scores, 0).sum(-1), defined.sum(-1))
+    return ratio(np.where(defined, scores, 0).sum(-1), defined.sum(-1))
 
 
 def _hits(counts: NDArray) -> NDArray:
@@ -120,27 +130,27 @@ def _hits(counts: NDArray) -> NDArray:
 def class_iou(counts: NDArray) -> NDArray[np.float64]:
     """TP / (TP + FP + FN) per class, (..., n); NaN for a class absent from truth and prediction."""
     hits = _hits(counts)
-    return _ratio(hits, counts.sum(-1) + counts.sum(-2) - hits)
+    return ratio(hits, counts.sum(-1) + counts.sum(-2) - hits)
 
 
 def class_precision(counts: NDArray) -> NDArray[np.float64]:
     """TP / (TP + FP) per class (user's accuracy); NaN for a class that is never predicted."""
-    return _ratio(_hits(counts), counts.sum(-2))
+    return ratio(_hits(counts), counts.sum(-2))
 
 
 def class_recall(counts: NDArray) -> NDArray[np.float64]:
     """TP / (TP + FN) per class (producer's accuracy); NaN for a class absent from the truth."""
-    return _ratio(_hits(counts), counts.sum(-1))
+    return ratio(_hits(counts), counts.sum(-1))
 
 
 def class_f1(counts: NDArray) -> NDArray[np.float64]:
     """2 TP / (2 TP + FP + FN) per class; NaN for a class absent from truth and prediction."""
-    return _ratio(2 * _hits(counts), counts.sum(-1) + counts.sum(-2))
+    return ratio(2 * _hits(counts), counts.sum(-1) + counts.sum(-2))
 
 
 def overall_accuracy(counts: NDArray) -> NDArray[np.float64]:
     """Share of right answers, (...)."""
-    return _ratio(_hits(counts).sum(-1), counts.sum((-2, -1)))
+    return ratio(_hits(counts).sum(-1), counts.sum((-2, -1)))
 
 
 def mean_iou(counts: NDArray) -> NDArray[np.float64]:
@@ -172,65 +182,7 @@ def worst_decile(scores: ArrayLike) -> float:
 
 def false_positive_rate(counts: NDArray) -> NDArray[np.float64]:
     """FP / (FP + TN) of a binary task, from (..., 2, 2)."""
-    return _ratio(counts[..., 0, 1], counts[..., 0, :].sum(-1))
-
-
-def boundary_counts(
-    truth: NDArray, prediction: NDArray, ignore: int = IGNORE, tolerance_px: float = BOUNDARY_TOLERANCE_PX
-) -> NDArray[np.int64]:
-    """Boundary pixels of binary masks, and those with a counterpart within ``tolerance_px`` (Euclidean).
-
-    A boundary pixel is water with a 4-neighbour that is not water, both valid: the edges of the chip and of ignored
-    areas are not boundaries. A prediction of ``ignore`` counts as the opposite class.
-
-    Args:
-        truth, prediction: (..., H, W) of 0, 1 and ``ignore``.
-
-    Returns:
-        (4,) int64: predicted boundary pixels and how many of them are near a true one; true boundary pixels and how
-        many of them are near a predicted one. Counts of several chips add.
-    """
-    valid = truth != ignore
-    wet = (truth == 1) & valid
-    said_wet = np.where(prediction == ignore, ~wet, prediction == 1) & valid
-    edge, said_edge = _boundary(wet, valid), _boundary(said_wet, valid)
-    near, near_said = _dilate(edge, tolerance_px), _dilate(said_edge, tolerance_px)
-    pairs = (said_edge, said_edge & near, edge, edge & near_said)
-    return np.array([np.count_nonzero(mask) for mask in pairs], np.int64)
-
-
-def boundary_f1(counts: NDArray) -> NDArray[np.float64]:
-    """F1 of boundary precision and recall from (..., 4); NaN without any boundary, 0 where only one side has one."""
-    counts = np.asarray(counts, np.float64)
-    precision, recall = _ratio(counts[..., 1], counts[..., 0]), _ratio(counts[..., 3], counts[..., 2])
-    both = np.nan_to_num(precision) + np.nan_to_num(recall)
-    score = np.where(both > 0, _ratio(2 * np.nan_to_num(precision) * np.nan_to_num(recall), both), 0.0)
-    return np.where(np.isnan(precision) & np.isnan(recall), np.nan, score)
-
-
-def _boundary(wet: NDArray[np.bool_], valid: NDArray[np.bool_]) -> NDArray[np.bool_]:
-    dry = valid & ~wet
-    beside = np.zeros_like(wet)
-    beside[..., 1:, :] |= dry[..., :-1, :]
-    beside[..., :-1, :] |= dry[..., 1:, :]
-    beside[..., 1:] |= dry[..., :-1]
-    beside[..., :-1] |= dry[..., 1:]
-    return wet & beside
-
-
-def _dilate(mask: NDArray[np.bool_], radius_px: float) -> NDArray[np.bool_]:
-    if not mask.any():
-        return mask
-    reach = int(radius_px)
-    height, width = mask.shape[-2:]
-    padded = np.pad(mask, [(0, 0)] * (mask.ndim - 2) + [(reach, reach)] * 2)
-    grown = np.zeros_like(mask)
-    for row in range(-reach, reach + 1):
-        for column in range(-reach, reach + 1):
-            if row * row + column * column <= radius_px * radius_px:
-                top, left = reach + row, reach + column
-                grown |= padded[..., top : top + height, left : left + width]
-    return grown
+    return ratio(counts[..., 0, 1], counts[..., 0, :].sum(-1))
 
 
 def calibration_counts(probability: NDArray[np.uint8], hit: NDArray[np.bool_]) -> NDArray[np.int64]:
@@ -292,7 +244,7 @@ def area_under_risk_coverage(counts: NDArray) -> float:
 def skill(score: float, trivial: Sequence[float]) -> float:
     """(s - s0) / (1 - s0) with s0 the best trivial row: 0 = as good as that, 1 = perfect; NaN without s0 < 1."""
     best = max((s for s in trivial if not np.isnan(s)), default=float("nan"))
-    return float(_ratio(score - best, 1 - best))
+    return float(ratio(score - best, 1 - best))
 
 
 def none(value: float) -> float | None:

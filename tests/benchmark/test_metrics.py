@@ -143,57 +143,6 @@ def test_skill_is_measured_from_the_best_trivial_row():
     assert np.isnan(metrics.skill(0.5, []))
 
 
-def test_boundary_f1_by_hand():
-    truth = np.zeros((1, 12), np.uint8)
-    answer = truth.copy()
-    truth[0, :4] = 1  # its boundary is column 3
-    answer[0, :6] = 1  # column 5: two pixels away
-    assert metrics.boundary_counts(truth, answer).tolist() == [1, 1, 1, 1]
-    answer[0, :7] = 1  # column 6: three pixels away
-    counts = metrics.boundary_counts(truth, answer)
-    assert counts.tolist() == [1, 0, 1, 0]
-    assert metrics.boundary_f1(counts) == 0
-    assert metrics.boundary_f1(np.array([4, 2, 2, 2])) == pytest.approx(2 / 3)  # P = 1/2, R = 1
-    assert metrics.boundary_f1(np.array([0, 0, 3, 0])) == 0
-    assert np.isnan(metrics.boundary_f1(np.zeros(4)))
-
-
-def test_edges_of_the_chip_and_of_ignored_areas_are_no_boundaries():
-    truth = np.ones((5, 6), np.uint8)
-    truth[:, 4:] = 255
-    answer = np.ones((5, 6), np.uint8)
-    answer[:, 5] = 0
-    assert metrics.boundary_counts(truth, answer).tolist() == [0, 0, 0, 0]
-
-
-@settings(max_examples=30, deadline=None)
-@given(masks(2), masks(2))
-def test_boundary_matches_the_distance_transform(truth, answer):
-    from scipy.ndimage import distance_transform_edt
-
-    counts = np.zeros(4, np.int64)
-    for t, a in zip(truth, answer, strict=True):
-        valid, wet = t != 255, t == 1
-        said = np.where(a == 255, ~wet, a == 1) & valid
-
-        def boundary(mask, valid=valid):
-            out = np.zeros_like(mask)
-            for r, c in np.argwhere(mask & valid):
-                around = [(r + 1, c), (r - 1, c), (r, c + 1), (r, c - 1)]
-                out[r, c] = any(
-                    0 <= y < mask.shape[0] and 0 <= x < mask.shape[1] and valid[y, x] and not mask[y, x]
-                    for y, x in around
-                )
-            return out
-
-        def near(mask, other):
-            return np.count_nonzero(mask & (distance_transform_edt(~other) <= 2)) if other.any() else 0
-
-        true, stated = boundary(wet), boundary(said)
-        counts += [stated.sum(), near(stated, true), true.sum(), near(true, stated)]
-    assert metrics.boundary_counts(truth, answer).tolist() == counts.tolist()
-
-
 def test_calibration_error_by_hand():
     # 10 pixels at 0.2 of which 3 are water; 10 at 0.8 of which 8 are: (10 * 0.1 + 10 * 0) / 20
     probability = np.repeat(np.array([51, 204], np.uint8), 10)
@@ -338,9 +287,8 @@ def test_permuting_chips_and_splitting_them_into_shards_changes_nothing(truth, a
     order = list(range(len(truth)))
     random.shuffle(order)
     cut = random.randint(0, len(order))
-    for count in (lambda t, a: metrics.confusion(t, a, 2), metrics.boundary_counts):
-        parts = [count(truth[part], answer[part]) for part in (order[:cut], order[cut:]) if part]
-        assert np.array_equal(sum(parts), count(truth, answer))
+    parts = [metrics.confusion(truth[part], answer[part], 2) for part in (order[:cut], order[cut:]) if part]
+    assert np.array_equal(sum(parts), metrics.confusion(truth, answer, 2))
 
 
 @settings(max_examples=40, deadline=None)
@@ -348,13 +296,6 @@ def test_permuting_chips_and_splitting_them_into_shards_changes_nothing(truth, a
 def test_what_is_predicted_on_ignored_pixels_changes_nothing(truth, answer, other):
     changed = np.where(truth == 255, other, answer)
     assert np.array_equal(metrics.confusion(truth, answer, 3), metrics.confusion(truth, changed, 3))
-
-
-@settings(max_examples=20, deadline=None)
-@given(masks(2), masks(2), masks(2))
-def test_what_is_predicted_on_ignored_pixels_moves_no_boundary(truth, answer, other):
-    changed = np.where(truth == 255, other, answer)
-    assert np.array_equal(metrics.boundary_counts(truth, answer), metrics.boundary_counts(truth, changed))
 
 
 @settings(max_examples=40, deadline=None)
