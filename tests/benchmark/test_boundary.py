@@ -1,6 +1,7 @@
 """Boundary F1 against hand-drawn masks and SciPy's distance transform."""
 
 import numpy as np
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
