@@ -135,8 +135,10 @@ def reproduce(
             say(f"[{len(made) + len(failed)}/{len(jobs)}] {job}: failed after {outcome.cost}: {error}")
 
     total = sum((read_cost(Path(out) / "logs" / f"{job.run_id}.log") for job in jobs), Cost())
+    budget = spec.profiles[profile].budget_min
+    within = f" ({total.wall_s / 60:.1f} of the profile's {budget:g} minutes)" if budget else ""
     say(
-        f"{len(jobs)} runs one after the other: {total}. This call: {len(missing)} runs, "
+        f"{len(jobs)} runs one after the other: {total}{within}. This call: {len(missing)} runs, "
         f"{time.monotonic() - start:.1f} s, {spent.cpu_s:.1f} CPU s on {usable_cores()} cores."
     )
     results = [result for job in jobs for result in made.get(job.run_id, ())]

@@ -67,9 +67,10 @@ class TablePart(Strict):
 
 
 class Profile(Strict):
-    """Seeds and overrides for one kind of machine."""
+    """Seeds, overrides and wall time (all runs one after the other) for one kind of machine."""
 
     seeds: Seeds
+    budget_min: Annotated[float, Field(gt=0, le=100_000)] | None = None
     overrides: Annotated[tuple[Words, ...], Field(max_length=100)] = ()
 
 

@@ -34,7 +34,7 @@ def table(tmp_path, data):
         (tmp_path / f"{name}.yaml").write_text(yaml.safe_dump(recipe))
     spec = {
         "title": "Tiny", "tolerance": 0.01,
-        "profiles": {"cpu": {"seeds": [0, 1], "overrides": ["TRAIN.DEVICE", "cpu"]}},
+        "profiles": {"cpu": {"seeds": [0, 1], "budget_min": 1, "overrides": ["TRAIN.DEVICE", "cpu"]}},
         "parts": [{"dataset": "tiny", "version": "1.0.0", "build": "tidemark build tiny", "splits": ["test", "val"],
                    "mark": "made by a test",
                    "rows": [{"recipe": str(tmp_path / "all-wet.yaml"), "seeds": [0]},
@@ -71,7 +71,9 @@ def test_everything_is_made_once_and_published(table, data, tmp_path, calls):
     made, lines = make(table, data, tmp_path / "runs", records=tmp_path / "records")
     assert calls == ["train", "evaluate", "evaluate"] * 3 and len(lines) == 4
     assert all("(6.0 s, 3.0 CPU s)" in line for line in lines[:3])
-    assert lines[3].startswith("3 runs one after the other: 18.0 s, 9.0 CPU s. This call: 3 runs, ")
+    assert lines[3].startswith(
+        "3 runs one after the other: 18.0 s, 9.0 CPU s (0.3 of the profile's 1 minutes). This call: 3 runs, "
+    )
     assert [t.title for t in made.tables] == [
         f"Tiny 1.0.0, split {split} (simulated): made by a test" for split in ("test", "val")
     ]
@@ -91,7 +93,7 @@ def test_a_second_time_runs_nothing_and_gives_the_same(table, data, tmp_path, ca
     again, lines = make(table, data, tmp_path / "runs")
     assert calls == [] and again == first
     assert all("was there; made in 6.0 s, 3.0 CPU s" in line for line in lines[:3])
-    assert "18.0 s, 9.0 CPU s. This call: 0 runs" in lines[3]
+    assert "18.0 s, 9.0 CPU s (0.3 of the profile's 1 minutes). This call: 0 runs" in lines[3]
 
 
 def one_result(tmp_path, model="otsu", seed=0):
