@@ -51,12 +51,18 @@ def simulate_alos_dswe(out: Path, seed: int, scenes: int, size: int) -> list[Pat
     return written
 
 
+def ground_of(seed: int, index: int, size: int) -> tuple[np.random.Generator, World]:
+    """The ground of a scene, ``MARGIN_PX`` larger on every side, and the source of all further draws."""
+    rng = np.random.default_rng(np.random.SeedSequence(seed, spawn_key=(1, index)))
+    share = rng.uniform(0.07, 0.16)
+    return rng, make_world(rng, size + 2 * MARGIN_PX, PIXEL_M, RELIEFS[index % 4], lake_share=share)
+
+
 def _scene(
     out: Path, seed: int, index: int, size: int, forest_change: ancillary.Tiles, hand: ancillary.Tiles
 ) -> list[Path]:
-    rng = np.random.default_rng(np.random.SeedSequence(seed, spawn_key=(1, index)))
-    ground = size + 2 * MARGIN_PX
-    world = make_world(rng, ground, PIXEL_M, RELIEFS[index % 4], lake_share=rng.uniform(0.07, 0.16))
+    rng, world = ground_of(seed, index, size)
+    ground = world.size
     place, latitude = _place(index, ground)
     year, day_of_year = 2007 + int(rng.integers(4)), 120 + int(rng.integers(160))
     day = datetime.date(year, 1, 1) + datetime.timedelta(days=day_of_year)

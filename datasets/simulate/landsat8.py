@@ -93,6 +93,8 @@ def write_landsat8(
     fill = np.arange(columns) >= columns * (1 - beyond_swath)
 
     place = Place(corner.epsg, corner.west + inset[0], corner.north - inset[1], 30.0)
+    # what a pixel shows lies so far from where it says
+    tags = {"SIMULATED_SHIFT_SOUTH_M": f"{shift[0]:.3f}", "SIMULATED_SHIFT_EAST_M": f"{shift[1]:.3f}"}
     scene = f"{path_row}_{acquired}_{processed}_02_T1"
     level2, level1 = out / f"LC08_L2SP_{scene}", out / f"LC08_L1TP_{scene}"
     for index in range(6):
@@ -100,7 +102,7 @@ def write_landsat8(
         rho = rho + np.float32(NOISE[index]) * rng.standard_normal(rho.shape, dtype=np.float32)
         dn = np.clip(np.rint((rho - OFFSET) / SCALE), 1, 65535).astype(np.uint16)
         dn[:, fill] = 0
-        write_geotiff(level2 / f"{level2.name}_SR_B{index + 2}.TIF", dn[None], place, 0)
+        write_geotiff(level2 / f"{level2.name}_SR_B{index + 2}.TIF", dn[None], place, 0, tags=tags)
     qa = _quality(world, sky, start, (rows, columns))
     qa[:, fill] = QA_FILL
     write_geotiff(level2 / f"{level2.name}_QA_PIXEL.TIF", qa[None], place, QA_FILL)

@@ -34,8 +34,8 @@ PHILLIPS_CURVATURE, SATURATION_WIND_M_S = 0.5 * 8.1e-3, 7.0
 L_BAND_CROSS_RATIO_DB = -14.0  # HV over HH of water: chosen; it lies near the noise floor in any case
 
 # gamma0 in dB (HH, HV) at L band: assumptions in 0.5 dB steps, no table of measurements. Forest lies at the levels of
-# natural forest in PALSAR mosaics (M. Shimada et al., 2014, doi 10.1016/j.rse.2014.04.014), lower covers below it, more so
-# in HV, where less volume scatters.
+# natural forest in PALSAR mosaics (M. Shimada et al., 2014, doi 10.1016/j.rse.2014.04.014), lower covers below it, more
+# so in HV, where less volume scatters.
 VEGETATION_GAMMA0_L_DB = {FOREST: (-7.0, -12.0), CROPS: (-11.5, -19.5), GRASS: (-14.5, -23.0), BUILT_UP: (-3.0, -13.0)}
 VEGETATION_C = {FOREST: "forest", CROPS: "crops", GRASS: "grass", BUILT_UP: "built-up"}
 
