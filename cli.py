@@ -370,6 +370,17 @@ def bench_loader(
     run_bench(quick=quick, out=out)
 
 
+@bench_app.command("stream")
+def bench_stream(
+    quick: Annotated[bool, typer.Option("--quick", help="Little data, once: shows that it runs.")] = False,
+    out: Annotated[Path | None, typer.Option(help="JSON record to write.")] = None,
+) -> None:
+    """Streaming from a hub on localhost against download-then-read, with latency and a slow line."""
+    from .benchmark.streaming import bench_stream as run_bench
+
+    run_bench(quick=quick, out=out)
+
+
 Subject = Annotated[str, typer.Argument(help="A run, a folder of weights, owner/name, or a registered model.")]
 Device = Annotated[str, typer.Option(help="auto, cpu or cuda.")]
 Threads = Annotated[int, typer.Option(help="CPU threads; 0: all cores.")]
