@@ -4,14 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 
-from ..benchmark.published import Published, load_published
+from ..benchmark.published import published_for
 from ..benchmark.records import HEADLINE
-from ..benchmark.sweep import load_table, table_names
 from ..benchmark.tables import Cell, Column, Row, columns, seeds_in_words
 from ..benchmark.uncertainty import MIN_UNITS as MIN_UNITS_FOR_INTERVAL
 from . import charts
-from .entries import BoardEntry
-from .ranking import BoardRow, BoardTable, board_tables
+from .ranking import BoardRow, BoardTable
 from .view import TASKS, Entry, Section, Table, device_class, is_leaky, may_show_maps
 
 LEAST_SPAN = {"psnr": 1.0}  # dB; an axis is never so narrow that noise looks like a difference
@@ -19,30 +17,13 @@ MAX_UNITS_SHOWN = 60  # per row of evidence; the JSON file holds them all
 SPLIT_ORDER = ("test", "val", "train")
 CHOSEN_ON = frozenset({"val", "train"})  # models are chosen on them: no ranks there, where there is a test split
 
-Others = Mapping[tuple[str, str, str], Published]  # by data set, version and split
 
-
-def published_figures() -> dict[tuple[str, str, str], Published]:
-    """What others have published, as the tables of ``configs/tables`` name it."""
-    return {
-        (part.dataset, part.version, split): load_published(name)
-        for table in table_names()
-        for part in load_table(table).parts
-        for split, name in part.published.items()
-    }
-
-
-def sections(entries: Iterable[BoardEntry], others: Others | None = None) -> list[Section]:
-    """One section per data set name and version, by task; simulated and leaky ones last, versions newest first.
-
-    Args:
-        entries: of the board; withdrawn and replaced ones are left out.
-        others: published figures, shown beside the board's rows and never among them.
-    """
+def sections(found: Iterable[BoardTable]) -> list[Section]:
+    """One section per data set name and version, by task; simulated and leaky ones last, versions newest first."""
     groups: dict[tuple[str, str], list[BoardTable]] = {}
-    for table in board_tables(entries):
+    for table in found:
         groups.setdefault((table.dataset, table.version), []).append(table)
-    return sorted((_section(*key, members, others or {}) for key, members in groups.items()), key=_place)
+    return sorted((_section(*key, members) for key, members in groups.items()), key=_place)
 
 
 def by_task(found: Sequence[Section]) -> list[tuple[str, list[Section]]]:
@@ -55,15 +36,14 @@ def _place(section: Section) -> tuple:
     return list(TASKS).index(section.task), section.simulated, section.leaky, section.name, version
 
 
-def _section(name: str, version: str, members: Sequence[BoardTable], others: Others) -> Section:
+def _section(name: str, version: str, members: Sequence[BoardTable]) -> Section:
     anchor = f"{name}-{version}"
     ordered = sorted(members, key=lambda t: (SPLIT_ORDER.index(t.split) if t.split in SPLIT_ORDER else 0.5, t.split))
     val = {(r.entry.id, r.row.seeds): r.row.headline for t in ordered[1:] if t.split == "val" for r in t.rows}
     tables = []
     for number, table in enumerate(ordered):
         chosen_on = number > 0 and table.split in CHOSEN_ON
-        published = others.get((name, version, table.split))
-        tables.append(_table(anchor, table, {} if chosen_on else val, published, ranked=not chosen_on))
+        tables.append(_table(anchor, table, {} if chosen_on else val, ranked=not chosen_on))
     placed = [r.row for table in ordered for r in table.rows]
     return Section(
         anchor,
@@ -79,9 +59,7 @@ def _section(name: str, version: str, members: Sequence[BoardTable], others: Oth
     )
 
 
-def _table(
-    section: str, table: BoardTable, val: Mapping[tuple, Cell], published: Published | None, *, ranked: bool
-) -> Table:
+def _table(section: str, table: BoardTable, val: Mapping[tuple, Cell], *, ranked: bool) -> Table:
     anchor, placed = f"{section}-{table.split}", table.rows
     first = placed[0].row
     found = columns(first.task, first.names)
@@ -128,7 +106,7 @@ def _table(
         any(e.val is not None for e in entries + claimed),
         paretos,
         tuple(sorted({device_class(r.row.speed) for r in placed if r.row.speed})),
-        published,
+        published_for(table.dataset, table.version, table.split),
         any(r.skill is not None for r in placed),
     )
 

@@ -21,10 +21,11 @@ from ..datasets.files import write_atomic
 from ..datasets.spec import canonical_json
 from ..errors import FormatError
 from . import charts, explore, gallery, view
-from .arrange import by_task, published_figures, sections
+from .arrange import by_task, sections
 from .entries import load_entries
 from .export import as_json, as_parquet
-from .ranking import Standing, aggregate, current
+from .ranking import Standing, board_tables, current, standings
+from .skill import is_trivial
 
 PAGE_NAME = "index.html"
 DATA_NAMES = ("leaderboard.json", "leaderboard.parquet")
@@ -77,8 +78,9 @@ def build_site(records: str | Path | Sequence[str | Path], out: str | Path) -> P
     entries = current(load_entries(paths))
     results = [result for entry in entries for result in entry.results]
     _check_content(results)
-    found = sections(entries, published_figures())
-    board = Board(found, aggregate(entries), len(results))
+    tables = board_tables(entries)
+    found = sections(tables)
+    board = Board(found, standings(tables), len(results))
     html = _render(board, gallery.find_maps(paths, found))
     write_atomic(page.with_name(DATA_NAMES[0]), canonical_json(as_json(found, board.standings)))
     write_atomic(page.with_name(DATA_NAMES[1]), as_parquet(found))
@@ -137,7 +139,7 @@ def _html(board: Board, maps: gallery.Maps, maps_left_out: int, detail: Detail) 
     script = environment.loader.get_source(environment, "site.js")[0]
     text = environment.get_template("site.html").render(
         by_task=by_task(board.sections),
-        standings=[s for s in board.standings if any(v is not None for v in s.skills.values())],
+        standings=[s for s in board.standings if not all(map(is_trivial, s.entries))],
         records=board.records,
         maps_left_out=maps_left_out,
         max_mb=MAX_PAGE_BYTES // 10**6,

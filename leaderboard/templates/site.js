@@ -153,23 +153,24 @@
         make("th", { scope: "row" }, head.textContent.trim()),
         make("td", { class: `number${lead > 0 ? " better" : ""}` }, shown(x)),
         make("td", { class: `number${lead < 0 ? " better" : ""}` }, shown(y)),
-        make("td", { class: "number" }, both && !/[kMG]$/.test(shown(x) + shown(y)) ? signed(difference, decimals) : "")));
+        make("td", { class: "number" }, both && goodness ? signed(difference, decimals) : "")));
     });
     return table("Metrics of A and B", [["Metric", ""], ["A", "number"], ["B", "number"], ["A − B", "number"]], rows);
   };
 
-  const scatter = (data, pairs, names) => {
-    const [size, pad] = [260, 34];
+  const scatter = (data, pairs) => {
+    const [size, pad, right] = [260, 34, 16];
     const values = pairs.flatMap(([, x, y]) => [x, y]);
     const low = Math.min(...values), span = Math.max(Math.max(...values) - low, 1e-9);
-    const at = (value) => pad + ((value - low) / span) * (size - pad - 12);
+    const at = (value) => pad + ((value - low) / span) * (size - pad - right);
+    const short = (value) => value.toFixed(Math.abs(value) < 10 ? 2 : 1);
     const drawing = make("svg", { viewBox: `0 0 ${size} ${size}`, class: "scatter", role: "img", "aria-label": `${data.metric} of every unit, A across and B up; on the line both are equal` });
-    drawing.append(make("path", { class: "frame", d: `M${pad} 12V${size - pad}H${size - 12}` }), make("path", { class: "equal", d: `M${pad} ${size - pad}L${size - 12} 12` }));
+    drawing.append(make("path", { class: "frame", d: `M${pad} ${right}V${size - pad}H${size - right}` }), make("path", { class: "equal", d: `M${pad} ${size - pad}L${size - right} ${right}` }));
     for (const value of [low, low + span]) {
-      drawing.append(make("text", { x: at(value), y: size - pad + 14, "text-anchor": "middle" }, value.toFixed(2)));
-      drawing.append(make("text", { x: pad - 5, y: size - at(value) + 4, "text-anchor": "end" }, value.toFixed(2)));
+      drawing.append(make("text", { x: at(value), y: size - pad + 14, "text-anchor": "middle" }, short(value)));
+      drawing.append(make("text", { x: pad - 5, y: size - at(value) + 4, "text-anchor": "end" }, short(value)));
     }
-    drawing.append(make("text", { class: "axis", x: size - 12, y: size - 5, "text-anchor": "end" }, "A →"), make("text", { class: "axis", x: pad + 6, y: 20 }, "↑ B"));
+    drawing.append(make("text", { class: "axis", x: size - right, y: size - 5, "text-anchor": "end" }, "A →"), make("text", { class: "axis", x: pad + 6, y: 20 }, "↑ B"));
     for (const [unit, x, y] of pairs) {
       const better = data.lower ? x < y : x > y;
       const tip = `${unit}: A ${x.toFixed(data.decimals)}, B ${y.toFixed(data.decimals)}`;
@@ -198,7 +199,7 @@
     if (!lines[0].length || !lines[1].length) return [];
     const only = lines.map((mine, i) => mine.filter((line) => !lines[1 - i].includes(line)));
     if (!only[0].length && !only[1].length) return [make("p", { class: "muted" }, "The configurations are the same but for the order of their lines.")];
-    const box = make("details", {}, make("summary", {}, `Configuration: ${only[0].length} lines only in A, ${only[1].length} only in B`));
+    const box = make("details", {}, make("summary", {}, `Configuration: lines only in A ${only[0].length}, only in B ${only[1].length}`));
     only.forEach((mine, i) => box.append(make("p", { class: "unseen" }, `Only in ${"AB"[i]}`), make("pre", { tabindex: "0", class: `only-${"ab"[i]}` }, mine.map((line) => `${"AB"[i]}  ${line}`).join("\n"))));
     return [box];
   };

@@ -9,9 +9,15 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
+from tidemark.benchmark.figures import Counts
 from tidemark.benchmark.records import Result, make_result, write_result
-from tidemark.benchmark.scores import Counts, as_metric, estimates, unit_scores
+from tidemark.benchmark.reflectance import chip_sums, index_bands
+from tidemark.benchmark.scores import as_metric, estimates, unit_scores
+from tidemark.datasets.files import write_atomic
+from tidemark.datasets.spec import canonical_json
+from tidemark.leaderboard.schema import Verification
 from tidemark.leaderboard.site import build_site
+from tidemark.leaderboard.submission import artifact_path, make_submission, write_submission
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 ARGUMENTS = [
@@ -34,6 +40,7 @@ ICE = (
     {"id": 1, "name": "ice", "color": "#d8ecf3"},
     {"id": 2, "name": "land", "color": "#8c6d46"},
 )
+BANDS = ("blue", "green", "red", "nir", "swir1", "swir2")
 
 
 def sha(*parts) -> str:
@@ -53,6 +60,13 @@ def patch_confusion(skill: float, patches: int, rng: np.random.Generator) -> lis
     return [rng.multinomial(patches // 3, row / row.sum()).tolist() for row in chance]
 
 
+def reflectance_sums(skill: float, rng: np.random.Generator) -> dict[str, np.ndarray]:
+    """One chip of smooth reflectance and a prediction whose noise is the smaller the greater the skill."""
+    truth = np.linspace(0.05, 0.4, 24 * 24).reshape(24, 24) * rng.uniform(0.6, 1.4, (len(BANDS), 1, 1))
+    prediction = truth + rng.normal(0, 0.1 * (1.05 - skill), truth.shape)
+    return chip_sums(truth, prediction, np.ones((24, 24), bool), index_bands(BANDS))
+
+
 def record(
     *,
     name="ombria",
@@ -66,7 +80,7 @@ def record(
     simulated=False,
     licence="not stated",
     trained=True,
-    task=None,
+    task="binary-segmentation",
     speed=None,
     title="OMBRIA: flood extent from Sentinel-1 before and after",
     config="",
@@ -75,18 +89,25 @@ def record(
     **extra,
 ) -> Result:
     """One record whose units have a skill around ``skill``."""
-    task = task or "binary-segmentation"
     rng = np.random.default_rng([seed or 0, int(skill * 1000), draw])
-    binary = task == "binary-segmentation"
     hard = np.random.default_rng(int(sha(name, version, split)[:8], 16)).uniform(-0.15, 0.15, len(units))
-    one = water_confusion if binary else patch_confusion
-    confusion = np.array(
-        [[one(float(np.clip(skill + h + rng.normal(0, 0.02), 0, 1)), 300 if not binary else 65536, rng) for h in hard]]
-    )
-    classes = extra.pop("classes", WATER if binary else ICE)
-    names = [c["name"] for c in classes]
-    counts = Counts(confusion)
+    skills = [float(np.clip(skill + h + rng.normal(0, 0.02), 0, 1)) for h in hard]
+    if task == "harmonization":
+        sums = [reflectance_sums(s, rng) for s in skills]
+        counts = Counts(
+            np.zeros((1, len(units), 0, 0), int), sums={k: np.array([[s[k] for s in sums]]) for k in sums[0]}
+        )
+        names, about = BANDS, {"bands": BANDS}
+        parts = [dict(sums={k: v.tolist() for k, v in s.items()}, pixels=int(s["pixels"][0])) for s in sums]
+    else:
+        binary = task == "binary-segmentation"
+        confusion = [(water_confusion if binary else patch_confusion)(s, 65536 if binary else 300, rng) for s in skills]
+        counts = Counts(np.array([confusion]))
+        about = {"classes": extra.pop("classes", WATER if binary else ICE)}
+        names = [c["name"] for c in about["classes"]]
+        parts = [dict(confusion=c, pixels=int(np.sum(c))) for c in confusion]
     scores = unit_scores(task, names, counts)
+    forest = model.endswith("forest")
     return make_result(
         task=task,
         dataset=dict(
@@ -103,29 +124,84 @@ def record(
             name=model,
             arguments=extra.pop("arguments", {}),
             parameters=extra.pop("parameters", 0),
-            weights_sha256=sha(model, seed) if trained and not model.endswith("forest") else None,
+            weights_sha256=sha(model, label, seed) if trained and not forest else None,
             trained=trained,
             label=label or model,
         ),
         seed=seed,
-        classes=classes,
+        **about,
         metrics={k: as_metric(v).model_dump() for k, v in estimates(task, names, counts).items()},
-        units=[
-            dict(id=u, confusion=c.tolist(), pixels=int(c.sum()), scores=s)
-            for u, c, s in zip(units, confusion[0], scores, strict=True)
-        ],
+        units=[dict(id=u, scores=s, **part) for u, s, part in zip(units, scores, parts, strict=True)],
         chips=62,
         speed=speed,
-        harness=dict(version="0.1.0", git_commit="0a967ec" + "0" * 33, dirty=False),
+        harness=extra.pop("harness", dict(version="0.1.0", git_commit="0a967ec" + "0" * 33, dirty=False)),
         packages=extra.pop("packages", {"python": "3.11.2", "torch": "2.13.0", "numpy": "2.3.1"}),
         command=extra.pop("command", f"tidemark train configs/{name}/{model}.yaml SEED {seed}"),
         device=extra.pop("device", "AMD EPYC 7B13, 2 cores"),
         config=config or f"MODEL:\n  NAME: {model}\n",
         config_hash=extra.pop("config_hash", sha(model, label)[:8]),
         note=note,
-        predictions_sha256=sha(model, seed, split, skill, draw),
+        predictions_sha256=sha(model, label, seed, split, skill, draw),
         **extra,
     )
+
+
+def submit(folder: Path, tier: str, *, label: str, seeds=3, team="Fenland Water Lab", statement=None, **more) -> Path:
+    """A submission of a trained model with its verification, in a folder of its own; ``more`` goes to ``record``."""
+    runs, data, size = [], None, dict(bytes=1000)
+    for seed in range(seeds):
+        found = {split: record(seed=seed, split=split, label=label, **more) for split in ("val", "test")}
+        data = found["test"].dataset
+        place = {key: artifact_path(f"/runs/{seed}/{key}", range(seeds)) for key in ("weights", "config")}
+        runs.append(
+            dict(
+                seed=seed,
+                weights=dict(path=place["weights"], sha256=found["test"].model.weights_sha256, **size),
+                config=dict(path=place["config"], sha256=sha("config"), **size),
+                records=found,
+                predictions={
+                    split: dict(
+                        path=artifact_path(f"/runs/{seed}/predictions/{split}", range(seeds)),
+                        sha256=r.predictions_sha256,
+                        **size,
+                    )
+                    for split, r in found.items()
+                },
+            )
+        )
+    first = runs[0]["records"]["test"]
+    fields = dict(
+        format="tidemark-submission",
+        submitted="2026-05-04T10:20:30Z",
+        title=f"{label} for everybody",
+        team=team,
+        contact="lab@example.org",
+        licence="CC-BY-4.0",
+        training_data=("the training split",),
+        dataset=dict(name=data.name, version=data.version, content_sha256=data.content_sha256),
+        model=dict(name=first.model.name, arguments=first.model.arguments, label=label, trained=True),
+        config_hash=first.config_hash,
+        runs=runs,
+    )
+    submission = make_submission(**fields | (statement or {}))
+    folder = folder / submission.folder
+    write_submission(folder / "submission.json", submission)
+    if tier != "claimed":
+        again = dict(again=0.81, equal_share=0.9991) if tier == "reproduced" else {}
+        verification = Verification(
+            format="tidemark-verification",
+            schema_version="1.0",
+            submission=submission.id,
+            tier=tier,
+            dataset=data,
+            harness=first.harness,
+            runs=[
+                dict(seed=k, splits={"test": dict(prediction_content_sha256=sha(k), headline=0.81, **again)})
+                for k in range(seeds)
+            ],
+        )
+        write_atomic(folder / "verification.json", canonical_json(verification))
+    return folder
 
 
 def speed(chips_per_s: float, device: str = "AMD EPYC 7B13, 2 cores") -> dict:
@@ -165,26 +241,36 @@ def flood(split="test") -> list:
     ]
 
 
+def demo(units=10) -> dict:
+    """What makes a record one of ``units`` simulated scenes under an open licence."""
+    return {
+        "name": "demo-water",
+        "simulated": True,
+        "licence": "CC0-1.0",
+        "title": "Simulated scenes",
+        "units": tuple(f"scene-{i:02d}" for i in range(units)),
+    }
+
+
 def simulated(units=10, skill=0.8, **more) -> Result:
-    """A record of ``units`` simulated scenes under an open licence."""
-    return record(
-        **{
-            "name": "demo-water",
-            "simulated": True,
-            "licence": "CC0-1.0",
-            "title": "Simulated scenes",
-            "skill": skill,
-            "units": tuple(f"scene-{i:02d}" for i in range(units)),
-            **more,
-        }
-    )
+    """A record of simulated scenes."""
+    return record(**{**demo(units), "skill": skill, **more})
 
 
 @pytest.fixture(scope="session")
 def records() -> SimpleNamespace:
-    """What makes and saves records: ``make``, ``flood``, ``simulated``, ``speed``, ``save``, a tiny ``png``, and
-    selectors of rows: ``row(table, label)``."""
-    return SimpleNamespace(make=record, flood=flood, simulated=simulated, speed=speed, save=save, png=PNG, row=row)
+    """What makes and saves records and submissions, a tiny ``png``, and selectors of rows: ``row(table, label)``."""
+    return SimpleNamespace(
+        make=record,
+        demo=demo,
+        flood=flood,
+        simulated=simulated,
+        speed=speed,
+        save=save,
+        submit=submit,
+        png=PNG,
+        row=row,
+    )
 
 
 def row(table: str, label: str) -> str:
@@ -194,8 +280,9 @@ def row(table: str, label: str) -> str:
 
 @pytest.fixture(scope="session")
 def page_path(tmp_path_factory) -> Path:
-    """A real table with its validation split, a leaky one, patches, and a simulated one with an example map."""
+    """All kinds of tables: real, validation, leaky, patches, harmonization, and a simulated one with submissions."""
     folder = tmp_path_factory.mktemp("board")
+    pairs = dict(name="l8s2", task="harmonization", units=tuple(f"T3{i}UVA" for i in range(10)))
     paths = save(
         folder / "records",
         *flood(),
@@ -209,10 +296,14 @@ def page_path(tmp_path_factory) -> Path:
             skill=0.8,
             units=tuple(f"phase-{i}" for i in range(4)),
         ),
-        simulated(),
+        record(model="bicubic", label="Bicubic", trained=False, seed=None, skill=0.3, **pairs),
+        record(model="aunet", label="AUNet", skill=0.8, **pairs),
+        simulated(harness=dict(version="0.1.0", git_commit="0a967ec" + "0" * 33, dirty=True)),
         simulated(model="gmnet", label="GMNet", skill=0.9, draw=1),
     )
     (paths[-1].parent / "example-test-1-worst-scene-03~chip-7.png").write_bytes(PNG)
+    for tier, label, skill in (("claimed", "Claimed net", 0.97), ("reproduced", "Proven net", 0.85)):
+        submit(folder / "records", tier, label=label, model=label.split()[0].lower(), skill=skill, **demo())
     return build_site(folder / "records", folder / "site")
 
 
