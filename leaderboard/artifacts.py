@@ -20,7 +20,7 @@ from ..errors import FormatError, InputError
 from ..models.fetch import PICKLES, WEIGHTS_NAME, pickle_refused
 from ..models.predictions import NODATA, Predictions
 from .schema import Submission
-from .submission import SUBMISSION_NAME, VERIFICATION_NAME, read_submission
+from .submission import SUBMISSION_NAME, read_submission
 
 MAX_FOLDER_BYTES = 50 << 30
 MAX_ENTRIES = 1000
@@ -134,7 +134,7 @@ def _files(folder: Path, prefix: str) -> Iterator[tuple[str, int]]:
 
 def _check_files(folder: Path, submission: Submission, found: dict[str, int]) -> None:
     files = {file.path: (pointer, file) for pointer, file in submission.files.items()}
-    for name in sorted(found.keys() - files.keys() - {SUBMISSION_NAME, VERIFICATION_NAME}):
+    for name in sorted(found.keys() - files.keys() - {SUBMISSION_NAME}):
         if Path(name).suffix in PICKLES:
             raise pickle_refused(folder / name)
         raise FormatError("a file that the submission does not name", where=folder / name, hint="take it out")

@@ -87,35 +87,40 @@ def check(
 
 @submit_app.command()
 def add(folder: Packed, board: Board = BOARD) -> None:
-    """Copy submission.json (and a verification beside it) to where it belongs on the board."""
+    """Copy submission.json to where it belongs on the board."""
     import shutil
 
     from .check import check_statement
-    from .submission import SUBMISSION_NAME, VERIFICATION_NAME, read_submission, read_verification
+    from .submission import SUBMISSION_NAME, read_submission
 
     submission = read_submission(folder / SUBMISSION_NAME)
     check_statement(submission, _others(board, submission), where=folder / SUBMISSION_NAME)
-    names = [SUBMISSION_NAME]
-    if (folder / VERIFICATION_NAME).exists():
-        read_verification(folder / VERIFICATION_NAME, submission)
-        names.append(VERIFICATION_NAME)
-    target = board / submission.folder
-    target.mkdir(parents=True, exist_ok=True)
-    for name in names:
-        shutil.copyfile(folder / name, target / name)
-        print(target / name)
+    place = board / submission.folder
+    place.mkdir(parents=True, exist_ok=True)
+    shutil.copyfile(folder / SUBMISSION_NAME, place / SUBMISSION_NAME)
+    print(place / SUBMISSION_NAME)
 
 
 @submit_app.command()
 def score(folder: Packed, data: DataRoot = Path("data"), board: Board = BOARD) -> None:
-    """Recompute every integer and figure from the predictions; writes verification.json (tier scored)."""
+    """Recompute every integer and figure from the predictions: tier scored, where the submission is on the board."""
     _verify(folder, data, board, again=False, device="cpu")
 
 
 @submit_app.command()
 def reproduce(folder: Packed, data: DataRoot = Path("data"), board: Board = BOARD, device: Device = "auto") -> None:
-    """Also make the predictions anew from the weights; writes verification.json (tier reproduced)."""
+    """Also make the predictions anew from the weights: tier reproduced, where the submission is on the board."""
     _verify(folder, data, board, again=True, device=device)
+
+
+@submit_app.command()
+def schema() -> None:
+    """Print the JSON Schema of submission.json."""
+    import json
+
+    from .submission import submission_schema
+
+    print(json.dumps(submission_schema(), indent=1, sort_keys=True))
 
 
 @submit_app.command()
@@ -153,6 +158,8 @@ def freeze(
 
 
 def _verify(folder: Path, data: Path, board: Path, again: bool, device: str) -> None:
+    from ..datasets.files import write_atomic
+    from ..datasets.spec import canonical_json
     from .score import score_submission
     from .submission import SUBMISSION_NAME, VERIFICATION_NAME, read_submission
 
@@ -164,7 +171,12 @@ def _verify(folder: Path, data: Path, board: Path, again: bool, device: str) -> 
             if again:
                 line += f"; made anew {_figure(found.again)}, {found.equal_share:.3%} of the predictions equal"
             print(line)
-    print(f"{verification.tier}: {folder / VERIFICATION_NAME}")
+    place = board / submission.folder
+    if not (place / SUBMISSION_NAME).is_file():
+        print(f"would be {verification.tier}; it is not on this board, so nothing was written")
+        return
+    write_atomic(place / VERIFICATION_NAME, canonical_json(verification))
+    print(f"{verification.tier}: {place / VERIFICATION_NAME}")
 
 
 def _others(board: Path, submission: Submission) -> list[BoardEntry]:

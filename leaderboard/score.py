@@ -1,7 +1,7 @@
 """The maintainers' side: recompute every figure from the predictions, and the predictions from the weights.
 
-What was found is written as ``verification.json`` beside ``submission.json``; it names the submission's id and alone
-decides the tier.
+What was found becomes ``verification.json`` beside the ``submission.json`` *on the board*, never among the submitter's
+files; it names the submission's id and alone decides the tier.
 """
 
 from __future__ import annotations
@@ -18,15 +18,12 @@ import numpy as np
 from .. import configs
 from ..benchmark.evaluate import figures_of, record_fields, score
 from ..benchmark.records import HEADLINE, Harness, Result
-from ..datasets.files import write_atomic
-from ..datasets.spec import canonical_json
 from ..errors import FormatError, InputError
 from ..models.predictions import PREDICTIONS_NAME, Predictions
 from ..models.runs import Provenance, RunInfo, dataset_of, provenance, write_run
 from .artifacts import check_folder, data_folder, prediction_content, weights_content
 from .entries import BoardEntry
 from .schema import Submission, SubmittedRun, Verification, VerifiedRun, VerifiedSplit
-from .submission import VERIFICATION_NAME
 
 # PROTOCOL.md, tiers: how far predictions made anew may be from the submitted ones.
 MIN_EQUAL = 0.995
@@ -45,7 +42,7 @@ def score_submission(
     again: bool = False,
     device: str = "auto",
 ) -> Verification:
-    """Verify a packed submission and write ``<folder>/verification.json``.
+    """Verify a packed submission; nothing is written.
 
     Args:
         folder: with all artefacts, as ``pack`` makes it.
@@ -56,11 +53,10 @@ def score_submission(
 
     Raises:
         FormatError: the first integer or figure that is not what the predictions give, a copy, predictions that do not
-            come out again; an earlier ``verification.json`` is then taken away.
+            come out again.
         TidemarkError: everything that ``check_folder`` refuses.
     """
     folder = Path(folder)
-    (folder / VERIFICATION_NAME).unlink(missing_ok=True)
     submission = check_folder(folder, data_root)
     source = data_folder(submission, data_root)
     if again and any(run.weights is None for run in submission.runs):
@@ -72,7 +68,7 @@ def score_submission(
     )
     _refuse_copies(submission, runs, board)
     own = provenance("cpu")
-    verification = Verification(
+    return Verification(
         format="tidemark-verification",
         schema_version="1.0",
         submission=submission.id,
@@ -82,8 +78,6 @@ def score_submission(
         device=_device(device) if again else own.device,
         runs=runs,
     )
-    write_atomic(folder / VERIFICATION_NAME, canonical_json(verification))
-    return verification
 
 
 def _device(device: str) -> str:
@@ -104,7 +98,7 @@ def _verify_run(folder: Path, submission: Submission, number: int, source: Path,
         if device is not None:
             with tempfile.TemporaryDirectory() as place:
                 made = _predict_again(folder, submission, run, split, source, Path(place), device)
-                verified = _compare_again(verified, record, folder / file.path, made, source, at)
+                verified = compare_again(verified, record, folder / file.path, made, source, at)
         splits[split] = verified
     weights = None if run.weights is None else weights_content(folder / run.weights.path)
     return VerifiedRun(seed=run.seed, weights_content_sha256=weights, splits=splits)
@@ -231,9 +225,14 @@ def _predict_again(
     return predict_split(place, split, device=device, batch_size=BATCH_SIZE, folder=source, out=made)
 
 
-def _compare_again(
+def compare_again(
     verified: VerifiedSplit, record: Result, submitted: Path, made: Path, source: Path, pointer: str
 ) -> VerifiedSplit:
+    """The predictions made anew against the submitted ones, by PROTOCOL.md's tolerance.
+
+    Returns:
+        ``verified`` with what was found. Raises FormatError: another headline, or too few equal predictions.
+    """
     metrics, _ = figures_of(score(made, source, record.dataset.split))
     again, share = metrics[HEADLINE[record.task]].value, equal_share(Predictions(submitted), Predictions(made))
     tolerance = HEADLINE_TOLERANCE.get(record.task, OTHER_TOLERANCE)

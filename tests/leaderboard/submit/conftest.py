@@ -33,7 +33,7 @@ def run(data: Path, out: Path, model: str, seed: int, **args) -> Path:
     """Train one seed and score it on val and test."""
     name, version = data.parts[-2:]
     values = ["DATA.ROOT", str(data.parents[1]), "DATA.NAME", name, "DATA.VERSION", version, "OUTPUT", str(out)]
-    values += ["MODEL.NAME", model, "MODEL.ARGS", json.dumps(args), "SEED", str(seed), "TRAIN.EPOCHS", "2"]
+    values += ["MODEL.NAME", model, "MODEL.ARGS", json.dumps(args), "SEED", str(seed), "TRAIN.EPOCHS", "1"]
     values += ["TRAIN.BATCH_SIZE", "8", "TRAIN.DEVICE", "cpu", "TRAIN.THREADS", "1"]
     folder = train(configs.make_config({}, values), progress=False)
     for split in ("val", "test"):

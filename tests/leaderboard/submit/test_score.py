@@ -9,35 +9,60 @@ import h5py
 import numpy as np
 import pytest
 from tidemark.benchmark.records import make_result
+from tidemark.datasets.reader import open_split
+from tidemark.datasets.spec import canonical_json
 from tidemark.errors import FormatError, InputError
 from tidemark.leaderboard import score
+from tidemark.leaderboard.command import submit_app
 from tidemark.leaderboard.entries import load_entries
-from tidemark.leaderboard.score import equal_share, score_submission
+from tidemark.leaderboard.schema import VerifiedSplit
+from tidemark.leaderboard.score import compare_again, equal_share, score_submission
 from tidemark.leaderboard.submission import SUBMISSION_NAME, VERIFICATION_NAME, read_submission, read_verification
 from tidemark.models.predictions import Predictions
 
 
-def place(board, folder):
-    """Put a folder's statement (and verification) on a board."""
-    submission = read_submission(folder / SUBMISSION_NAME)
-    target = board / submission.folder
+def place(board, folder, verification=None):
+    """Put a folder's statement, and a verification, on a board."""
+    target = board / read_submission(folder / SUBMISSION_NAME).folder
     target.mkdir(parents=True)
-    for name in (SUBMISSION_NAME, VERIFICATION_NAME):
-        if (folder / name).exists():
-            shutil.copyfile(folder / name, target / name)
+    shutil.copyfile(folder / SUBMISSION_NAME, target / SUBMISSION_NAME)
+    if verification is not None:
+        (target / VERIFICATION_NAME).write_bytes(canonical_json(verification))
     return target
+
+
+def tidemark(*arguments):
+    """``tidemark submit …`` in this process."""
+    submit_app([str(argument) for argument in arguments], standalone_mode=False)
 
 
 def test_what_was_packed_is_scored(copy, lab, board):
     folder = copy("maps")
-    verification = score_submission(folder, lab.data)
     submission = read_submission(folder / SUBMISSION_NAME)
-    assert verification == read_verification(folder / VERIFICATION_NAME, submission)
+    verification = score_submission(folder, lab.data)
     assert verification.tier == "scored" and verification.submission == submission.id
     for run, found in zip(submission.runs, verification.runs, strict=True):
         assert {s: v.headline for s, v in found.splits.items()} == {s: r.headline.value for s, r in run.records.items()}
-    place(board, folder)
+    target = place(board, folder)
+    assert load_entries(board)[-1].tier == "claimed"
+    tidemark("score", folder, "--data", lab.data, "--board", board)
+    assert read_verification(target / VERIFICATION_NAME, submission) == verification
     assert load_entries(board)[-1].tier == "scored" and load_entries(board)[-1].ranked
+
+
+def test_a_verification_among_the_submitters_files_is_refused(copy, lab, board):
+    folder = copy("maps")
+    (folder / VERIFICATION_NAME).write_bytes(canonical_json(score_submission(folder, lab.data)))
+    with pytest.raises(FormatError, match="verification.json: a file that the submission does not name"):
+        score_submission(folder, lab.data)
+    tidemark("add", folder, "--board", board)
+    assert not list(board.rglob(VERIFICATION_NAME))
+
+
+def test_what_is_not_on_the_board_gets_no_verification(copy, lab, board, capsys):
+    tidemark("score", copy("maps"), "--data", lab.data, "--board", board)
+    assert "would be scored; it is not on this board" in capsys.readouterr().out
+    assert not list(board.rglob(VERIFICATION_NAME))
 
 
 def test_a_flipped_pixel_with_its_digest_stated_anew_is_found(copy, forge, lab):
@@ -49,7 +74,6 @@ def test_a_flipped_pixel_with_its_digest_stated_anew_is_found(copy, forge, lab):
     forge.rewrite(folder, 1, "test", flip)
     with pytest.raises(FormatError, match=r"/runs/1/records/test/units/0/confusion/\d/\d: \d+ stated, \d+ recomputed"):
         score_submission(folder, lab.data)
-    assert not (folder / VERIFICATION_NAME).exists()
 
 
 def test_an_edited_integer_is_found_though_every_figure_follows_from_it(copy, forge, lab):
@@ -118,7 +142,6 @@ def test_weights_that_did_not_make_the_predictions_are_found(copy, forge, lab):
     assert score_submission(folder, lab.data).tier == "scored"
     with pytest.raises(FormatError, match="the weights are not those that made the predictions"):
         score_submission(folder, lab.data, again=True, device="cpu")
-    assert not (folder / VERIFICATION_NAME).exists()
 
 
 def test_without_weights_a_submission_stays_scored(copy, lab):
@@ -128,9 +151,9 @@ def test_without_weights_a_submission_stays_scored(copy, lab):
 
 def test_a_verification_counts_for_its_own_submission_alone(copy, lab, board, forge):
     folder = copy("patches")
-    score_submission(folder, lab.data)
+    verification = score_submission(folder, lab.data)
     forge.edit(folder, lambda raw: raw.update(title="A larger model"))
-    target = place(board, folder)
+    target = place(board, folder, verification)
     with pytest.raises(FormatError, match="/submission: is of .*, beside it lies"):
         load_entries(board)
     text = json.loads((target / VERIFICATION_NAME).read_bytes())
@@ -141,8 +164,7 @@ def test_a_verification_counts_for_its_own_submission_alone(copy, lab, board, fo
 
 def test_the_same_answers_in_other_bytes_under_another_name_are_a_copy(copy, forge, lab, board):
     original = copy("maps", "original")
-    score_submission(original, lab.data)
-    place(board, original)
+    place(board, original, score_submission(original, lab.data))
     thief = copy("maps", "thief")
     for run in range(3):
         for split in ("val", "test"):
@@ -179,3 +201,43 @@ def test_the_share_of_equal_pixels_leaves_out_what_neither_answers(copy, forge):
         and score.OTHER_TOLERANCE == 0.002
         and score.HEADLINE_TOLERANCE == {"harmonization": 0.02}
     )
+
+
+@pytest.mark.parametrize(
+    "invented, forgotten, match",
+    [
+        (15, 15, None),
+        (30, 30, r"99.267\d% of the predictions come out equal, 99.5% are needed"),
+        (38, 0, r"iou 0\.\d+ from the weights, 0\.\d+ from the submitted predictions; 0.002 is allowed"),
+    ],
+)
+def test_predictions_made_anew_may_differ_by_the_protocols_tolerance(copy, forge, lab, invented, forgotten, match):
+    """Water invented and water forgotten on as many dry pixels leaves the IoU as it is, but not the pixels."""
+    submitted, made = copy("maps", "submitted"), copy("maps", "made")
+    source = lab.data / "maps" / "1.0.0"
+    truth = {i: s.read("mask", n) for s in open_split(source, "test")[1] for n, i in enumerate(s.chip_ids)}
+
+    def start(ids, chunks, about):  # the truth, with forty dry pixels of the first chip called water
+        for number, chip_id in enumerate(ids):
+            chunks[number][0][:] = truth[chip_id] == 1
+        dry = np.argwhere(truth[ids[0]] == 0)
+        chunks[0][0][tuple(dry[:40].T)] = 1
+
+    def change(ids, chunks, about):
+        start(ids, chunks, about)
+        dry = np.argwhere(truth[ids[0]] == 0)
+        chunks[0][0][tuple(dry[:forgotten].T)] = 0
+        chunks[0][0][tuple(dry[40 : 40 + invented].T)] = 1
+
+    forge.rewrite(submitted, 0, "test", start)
+    forge.rewrite(made, 0, "test", change)
+    record = read_submission(submitted / SUBMISSION_NAME).runs[0].records["test"]
+    paths = [folder / "seed0" / "test" / "predictions.h5" for folder in (submitted, made)]
+    headline = score.figures_of(score.score(paths[0], source, "test"))[0]["iou"].value
+    verified = VerifiedSplit(prediction_content_sha256=None, headline=headline)
+    if match is None:
+        found = compare_again(verified, record, *paths, source, "/runs/0")
+        assert found.again == headline and found.equal_share == pytest.approx(1 - 30 / 8192)
+    else:
+        with pytest.raises(FormatError, match=match):
+            compare_again(verified, record, *paths, source, "/runs/0")

@@ -6,6 +6,8 @@ import json
 import shutil
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from tidemark.benchmark.records import read_result
 from tidemark.errors import FormatError, InputError
 from tidemark.leaderboard.artifacts import check_folder
@@ -186,6 +188,33 @@ def test_a_newer_form_asks_for_a_newer_version(packed):
 def test_parts_that_contradict_each_other_are_refused(copy, forge, change, match):
     with pytest.raises(FormatError, match=match):
         forge.edit(copy("patches"), change)
+
+
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=20),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=8), inner, max_size=3),
+    max_leaves=5,
+)
+
+
+@settings(max_examples=40)
+@given(st.data())
+def test_whatever_stands_anywhere_in_it_ends_in_one_clear_error(packed, data):
+    raw = raw_of(packed.maps)
+    node = raw
+    while True:
+        key = data.draw(st.sampled_from(list(node) if isinstance(node, dict) else range(len(node))))
+        if not isinstance(node[key], dict | list) or not node[key] or data.draw(st.booleans()):
+            break
+        node = node[key]
+    node[key] = data.draw(JSON.filter(lambda value: value != node[key]))
+    try:
+        text = json.dumps(raw).encode()
+    except UnicodeEncodeError:
+        return
+    with pytest.raises(FormatError) as found:
+        parse_submission(text, where="submission.json")
+    assert "\n" not in str(found.value) and len(str(found.value)) < 1000
 
 
 def test_the_schema_is_json_schema(packed):
