@@ -11,7 +11,7 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 import tidemark
-from tidemark.benchmark import counting, evaluate, metrics
+from tidemark.benchmark import counting, evaluate
 from tidemark.benchmark.evaluate import evaluate_run, score
 from tidemark.benchmark.records import read_result
 from tidemark.benchmark.scores import check_figures
@@ -88,14 +88,6 @@ def test_counts_equal_a_plain_count_over_labelled_pixels_with_valid_input(water,
     assert list(scored.units) == ["test-0", "test-1"] and scored.chips == 6
 
 
-def test_float_input_that_is_not_finite_is_not_scored():
-    image = np.ones((1, 2, 2, 2), np.float32)
-    image[0, 0, 0, 0], image[0, 1, 1, 1] = np.nan, np.inf
-    assert counting.invalid_pixels(image, [None, None]).tolist() == [[[True, False], [False, True]]]
-    image[0, 1, 0, 1] = -9999
-    assert counting.invalid_pixels(image, [None, -9999]).tolist() == [[[True, True], [False, True]]]
-
-
 def test_perfect_predictions_score_one_and_nothing_is_missing(water, tmp_path):
     found, units = evaluate.figures_of(score(predict(water, tmp_path / "p.h5", lambda i, t: t), water, "test"))
     for key in ("iou", "scene_mean_iou", "worst_decile_iou", "precision", "recall", "f1", "oa", "boundary_f1"):
@@ -153,12 +145,6 @@ def test_an_answer_that_the_probability_contradicts_has_little_confidence(water,
     assert scored.calibration[:, 1].sum() == total[1].sum()
 
 
-def test_silence_is_a_miss_at_the_highest_probability():
-    truth, answer = np.array([1, 0, 255], np.uint8), np.array([255, 255, 255], np.uint8)
-    _, confidence = counting.probability_counts("binary-segmentation", truth, answer, np.array([40, 200, 9], np.uint8))
-    assert confidence.sum() == 2 and confidence[215, 0] == confidence[200, 0] == 1
-
-
 def test_a_stored_valid_array_alone_decides_where_the_input_is_valid(tiny_dataset, tmp_path):
     bands = (Band(name="ascending", nodata=0), Band(name="descending", nodata=0))
     arrays = (
@@ -175,14 +161,6 @@ def test_a_stored_valid_array_alone_decides_where_the_input_is_valid(tiny_datase
     folder = tiny_dataset(name="orbits", chips=1, arrays=arrays, make=make)
     scored = score(predict(folder, tmp_path / "p.h5", lambda i, t: t), folder, "test")
     assert [unit.pixels for unit in scored.units.values()] == [31 * 32] * 2
-
-
-def test_calibration_of_patches_uses_the_answer_and_counts_an_abstention_as_a_miss():
-    shares = np.array([51, 153, 51], np.uint8)
-    for truth, answer, level, hit in ((1, 1, 153, 1), (0, 1, 153, 0), (0, 255, 153, 0), (2, 0, 51, 0)):
-        counts, _ = counting.probability_counts("classification", np.array(truth), np.uint8(answer), shares)
-        assert counts.sum() == counts[level, hit] == 1
-    assert counting.probability_counts("classification", np.array(255), np.uint8(0), shares)[0].sum() == 0
 
 
 def test_chip_integers_add_up_to_the_units(water, tmp_path):
@@ -306,6 +284,29 @@ def test_a_class_that_does_not_exist_is_refused_with_the_chip(water, tmp_path):
     assert not list(tmp_path.glob("confusion*"))
 
 
+def test_a_failed_evaluation_leaves_the_record_and_its_table(water, tmp_path):
+    folder = run(water, tmp_path, "otsu")
+    place = evaluate_run(folder, "test").parent
+    before = {name: (place / name).read_bytes() for name in ("result.json", "confusion.parquet")}
+    predict(water, place / "predictions.h5", lambda i, t: np.full(t.shape, 7 if i == "test-1-002" else 0, np.uint8))
+    with pytest.raises(FormatError, match="chip test-1-002: .*found 7"):
+        evaluate_run(folder, "test")
+    assert {name: (place / name).read_bytes() for name in before} == before
+    assert sorted(p.name for p in place.iterdir()) == ["confusion.parquet", "predictions.h5", "result.json"]
+
+
+def test_nodata_everywhere_gives_null_figures_never_zero(tiny_dataset, tmp_path):
+    def make(rng, header):
+        return {"image": np.zeros((1, 32, 32), np.uint8), "mask": np.ones((32, 32), np.uint8)}
+
+    bands = (Band(name="vv", nodata=0),)
+    folder = tiny_dataset(name="blank", chips=1, shape=(1, 32, 32), dtype="uint8", bands=bands, make=make)
+    path = predict(folder, tmp_path / "p.h5", lambda i, t: np.full(t.shape, 255, np.uint8))
+    found, units = evaluate.figures_of(score(path, folder, "test"))
+    assert {metric.value for metric in found.values()} == {None}
+    assert all(unit.pixels == 0 and unit.counts["abstained"] == 0 for unit in units)
+
+
 def test_a_run_without_predictions_and_weights_says_so(water, tmp_path):
     folder = run(water, tmp_path, "all-dry")
     with pytest.raises(InputError, match="no predictions for 'train' and no weights"):
@@ -317,10 +318,3 @@ def test_a_run_without_predictions_and_weights_says_so(water, tmp_path):
 def test_the_evaluator_imports_no_torch():
     code = "import sys, tidemark.benchmark.evaluate; sys.exit('torch' in sys.modules)"
     subprocess.run([sys.executable, "-P", "-c", code], check=True)
-
-
-def test_the_boundary_is_only_measured_on_binary_masks():
-    chip = np.array([[0, 1], [1, 1]], np.uint8)
-    assert counting.count_chip(chip, chip, 2, boundary=True).boundary.tolist() == [2, 2, 2, 2]
-    assert counting.count_chip(chip, chip, 3, boundary=False).boundary.tolist() == [0, 0, 0, 0]
-    assert metrics.IGNORE == 255

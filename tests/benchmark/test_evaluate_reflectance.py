@@ -8,9 +8,10 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 from tidemark.benchmark import counting
+from tidemark.benchmark.command import evaluate_command
 from tidemark.benchmark.evaluate import evaluate_run, figures_of, score
 from tidemark.benchmark.records import content_id, parse_result, read_result
-from tidemark.benchmark.scores import check_figures
+from tidemark.benchmark.scores import check_figures, sums_fault
 from tidemark.datasets.files import sha256_file
 from tidemark.datasets.reader import open_split
 from tidemark.datasets.spec import Array, Band
@@ -142,6 +143,23 @@ def test_a_run_becomes_a_record_that_its_sums_confirm(run):
     assert all(unit.confusion == () for unit in result.units)
     first = path.read_bytes()
     assert evaluate_run(run, "test").read_bytes() == first
+
+
+def test_its_figures_are_shown_as_a_table(run, capsys):
+    evaluate_command(run, "test")
+    shown = capsys.readouterr().out
+    assert "PSNR" in shown and "Noisy copy" in shown and "result.json" in shown
+
+
+def test_locations_without_a_valid_pixel_have_null_figures_never_zero(tiny_dataset, tmp_path):
+    def cloudy(rng, header):
+        return {**location(rng, header), "valid": np.zeros((SIZE, SIZE), np.uint8)}
+
+    folder = tiny_dataset(name="cloudy", kind="regression", chips=1, arrays=ARRAYS, make=cloudy)
+    found, units = figures_of(score(predict(folder, tmp_path / "p.h5", noisy), folder, "test"))
+    assert {metric.value for metric in found.values()} == {None}
+    assert all(unit.pixels == 0 and set(unit.scores.values()) == {None} for unit in units)
+    assert all(sums_fault(unit, BANDS) is None for unit in units)
 
 
 def test_chip_sums_add_up_to_the_units_and_their_table_is_pinned(run):
