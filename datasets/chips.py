@@ -121,6 +121,7 @@ class ChipDataset(NonGeoDataset):
         number = int(np.searchsorted(self._starts, index, side="right")) - 1
         shard, i = self.shards[number], index - int(self._starts[number])
         sample: dict[str, Any] = {}
+        shard.prepare([array.name for array in self.manifest.arrays], [i])
         for array in self.manifest.arrays:
             stored = torch.from_numpy(shard.read(array.name, i))
             if array.name in self._physical:

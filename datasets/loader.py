@@ -287,5 +287,6 @@ class ChipLoader:
 
 def _read_parts(queue: Iterator[Part], buffers: Buffers) -> None:
     for shard, chips, place in queue:
+        shard.prepare(list(buffers), chips)
         for name, buffer in buffers.items():
             shard.read_many(name, chips, buffer[place])

@@ -57,6 +57,7 @@ class Shard:
         self._lock, self._lock_pid = Lock(), os.getpid()
         self._pid, self._layout, self._bytes = -1, None, None
         self._bad_meta: frozenset[int] = frozenset()
+        self._ready: dict[tuple[str, int], bytes] = {}  # of shards that prepare
 
     def __getstate__(self) -> dict:
         return {k: v for k, v in self.__dict__.items() if not k.startswith("_")}
@@ -112,6 +113,9 @@ class Shard:
         """float64 (N, 6): the array's own grid, or the target's where it has none of its own."""
         layout = self.open()
         return layout.rows[f"transform_{array}" if array in layout.transformed else "transform"]
+
+    def prepare(self, arrays: Sequence[str], indices: Sequence[int]) -> None:
+        """Tell what will be read next; a mapped file has nothing to prepare."""
 
     def read(self, array: str, i: int, out: np.ndarray | None = None) -> np.ndarray:
         """Chip ``i`` of ``array`` in its native dtype, into ``out`` (C-contiguous) where given."""

@@ -105,7 +105,7 @@ class RemoteShard(Shard):
         if out is None:
             out = np.empty((len(indices), *declared.shape), declared.dtype)
         places = layout.places[array]
-        frames = self._frames(array, places, [int(i) for i in indices])
+        frames = self._frames(array, [int(i) for i in indices])
         for row, i in zip(out, indices, strict=True):
             frame = memoryview(frames[int(i)])
             try:
@@ -116,38 +116,51 @@ class RemoteShard(Shard):
                         check_blosc_header(frame, declared.chip_bytes)
                     decode(places.codec, frame, row)
             except (FormatError, ValueError) as error:
-                self._forget(array, indices)
+                self._forget(indices)
                 raise ChecksumError(f"does not decode ({error})", where=self._name(array, int(i))) from None
         try:
             self._verify(array, indices, list(map(checksum, out)))
         except ChecksumError:
-            self._forget(array, indices)
+            self._forget(indices)
             raise
         return out
 
-    def _frames(self, array: str, places: Places, chips: Sequence[int]) -> dict[int, bytes]:
-        """The stored bytes by chip, from the cache or the network."""
-        found = {i: frame for i in dict.fromkeys(chips) if (frame := self._cached(array, i, places)) is not None}
-        missing = sorted((i for i in set(chips) - set(found)), key=lambda i: int(places.offset[i]))
-        groups = joined([(int(places.offset[i]), int(places.size[i])) for i in missing])
-        with ThreadPoolExecutor(min(CONNECTIONS, max(1, len(groups)))) as pool:
-            blocks = pool.map(lambda g: self.source.read(g[0], g[1]), groups)
+    def prepare(self, arrays: Sequence[str], indices: Sequence[int]) -> None:
+        """Fetch the chips of several arrays side by side; the reads that follow take them from memory."""
+        wanted = [(array, int(i)) for array in arrays for i in dict.fromkeys(indices)]
+        self._ready |= self._fetch(wanted)
+
+    def _frames(self, array: str, chips: Sequence[int]) -> dict[int, bytes]:
+        """The stored bytes by chip: prepared, or from the cache or the network."""
+        found = {i: frame for i in dict.fromkeys(chips) if (frame := self._ready.pop((array, i), None)) is not None}
+        missing = self._fetch([(array, i) for i in dict.fromkeys(chips) if i not in found])
+        return found | {i: frame for (_, i), frame in missing.items()}
+
+    def _fetch(self, wanted: Sequence[tuple[str, int]]) -> dict[tuple[str, int], bytes]:
+        places = self.open().places
+        found = {key: frame for key in wanted if (frame := self._cached(*key)) is not None}
+        ranges = sorted(
+            (int(places[a].offset[i]), int(places[a].size[i]), (a, i)) for a, i in wanted if (a, i) not in found
+        )
+        groups = joined([(offset, size) for offset, size, _ in ranges])
+        if not groups:
+            return found
+        with ThreadPoolExecutor(min(CONNECTIONS, len(groups))) as pool:
+            blocks = pool.map(lambda group: self.source.read(group[0], group[1]), groups)
             for (start, _, members), block in zip(groups, blocks, strict=True):
-                for member in members:
-                    i = missing[member]
-                    first = int(places.offset[i]) - start
-                    found[i] = block[first : first + int(places.size[i])]
-                    self._keep(array, i, found[i])
+                for offset, size, key in (ranges[member] for member in members):
+                    found[key] = block[offset - start : offset - start + size]
+                    self._keep(*key, found[key])
         return found
 
-    def _cached(self, array: str, i: int, places: Places) -> bytes | None:
+    def _cached(self, array: str, i: int) -> bytes | None:
         if self.cache is None:
             return None
         try:
             frame = (self.cache / f"{array}-{i}").read_bytes()
         except OSError:
             return None
-        return frame if len(frame) == int(places.size[i]) else None
+        return frame if len(frame) == int(self._layout.places[array].size[i]) else None
 
     def _keep(self, array: str, i: int, frame: bytes) -> None:
         if self.cache is None:
@@ -159,10 +172,13 @@ class RemoteShard(Shard):
             temporary.write_bytes(frame)
             os.replace(temporary, path)  # no fsync: its checksum is compared at every read
 
-    def _forget(self, array: str, indices: Sequence[int]) -> None:
-        if self.cache is not None:
-            for i in indices:
-                (self.cache / f"{array}-{int(i)}").unlink(missing_ok=True)
+    def _forget(self, indices: Sequence[int]) -> None:
+        """Drop the chips' bytes in all arrays: what came with wrong bytes is not trusted either."""
+        for array in self.manifest.arrays:
+            for i in map(int, indices):
+                self._ready.pop((array.name, i), None)
+                if self.cache is not None:
+                    (self.cache / f"{array.name}-{i}").unlink(missing_ok=True)
 
     def _place(self, path: str) -> str:
         return f"{SCHEME}{self.reference}/{path}"
