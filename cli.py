@@ -262,15 +262,19 @@ def train(
 
 @app.command()
 def evaluate(
-    run: Annotated[Path, typer.Argument(help="A run's folder, as train printed it.")],
+    run: Annotated[Path | None, typer.Argument(help="A run's folder, as train printed it.")] = None,
     split: Annotated[str, typer.Option(help="Split to score.")] = "test",
     dataset: Annotated[Path | None, typer.Option(help="Score on another data set with the same bands.")] = None,
     speed: Annotated[bool, typer.Option("--speed", help="Measure throughput too.")] = False,
     examples: Annotated[int, typer.Option(help="Write this many example maps.")] = 0,
+    schema: Annotated[bool, typer.Option("--schema", help="Print the JSON Schema of result.json.")] = False,
 ) -> None:
     """Score a run's predictions (made first where they are missing) and write result.json."""
-    from .benchmark.command import evaluate_command
+    from .benchmark.command import evaluate_command, print_result_schema
 
+    if schema:
+        print_result_schema()
+        return
     result = evaluate_command(run, split, dataset, speed)
     if examples:
         from .leaderboard.examples import write_examples

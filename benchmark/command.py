@@ -5,7 +5,16 @@ from __future__ import annotations
 from pathlib import Path
 
 
-def evaluate_command(run: Path, split: str, dataset: Path | None = None, speed: bool = False) -> Path:
+def print_result_schema() -> None:
+    """Print the JSON Schema of ``result.json``."""
+    import json
+
+    from .records import result_schema
+
+    print(json.dumps(result_schema(), indent=1))
+
+
+def evaluate_command(run: Path | None, split: str, dataset: Path | None = None, speed: bool = False) -> Path:
     """Score a run, show its figures by metric and unit, and where the record is; returns that path.
 
     Args:
@@ -13,14 +22,21 @@ def evaluate_command(run: Path, split: str, dataset: Path | None = None, speed: 
         split: name of the split.
         dataset: version folder of another data set with the same bands; None: the one the run was made on.
         speed: measure throughput too.
+
+    Raises:
+        InputError: no run is given.
     """
     import rich
+
+    from ..errors import InputError
 
     from .evaluate import evaluate_run
     from .records import read_result
     from .render import console
     from .tables import rows, table
 
+    if run is None:
+        raise InputError("which run?", hint="tidemark evaluate RUN, or --schema")
     path = evaluate_run(run, split, dataset=dataset, speed=speed)
     rich.print(console(table(rows([read_result(path)]))))
     print(path)

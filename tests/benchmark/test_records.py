@@ -142,6 +142,16 @@ def test_the_committed_records_read_and_their_figures_hold():
         check_figures(read_result(path))
 
 
+def test_the_schema_is_published_by_a_command(stored):
+    from tidemark.cli import app
+    from typer.testing import CliRunner
+
+    shown = CliRunner().invoke(app, ["evaluate", "--schema"])
+    assert shown.exit_code == 0
+    jsonschema.validate(json.loads(stored.read_text()), json.loads(shown.stdout))
+    assert "which run?" in str(CliRunner().invoke(app, ["evaluate"]).exception)
+
+
 def test_the_published_schema_accepts_a_record(stored):
     jsonschema.validate(json.loads(stored.read_text()), result_schema())
 
