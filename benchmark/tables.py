@@ -151,6 +151,9 @@ def _notes(group: Sequence[Row], by_unit: bool, timed: bool, ranked: bool) -> li
         f"{row.results[0].chips} {what}, {len(row.units)} unit{many} (scene, event or block); ± is the standard "
         "deviation over seeds."
     ]
+    absent = _absent_classes(row)
+    if absent:
+        notes.append(f"No label of this split is {' or '.join(absent)}.")
     if by_unit:
         notes.append(f"Fewer than {MIN_UNITS} units: no interval, so every unit's score is shown.")
     else:
@@ -165,6 +168,12 @@ def _notes(group: Sequence[Row], by_unit: bool, timed: bool, ranked: bool) -> li
     if timed:
         notes.append("Chips/s end to end on " + "; ".join(sorted({r.speed.device for r in group if r.speed})) + ".")
     return notes
+
+
+def _absent_classes(row: Row) -> list[str]:
+    """Names of the classes that no label of the split has: their scores are left out, and it is said so."""
+    truths = [np.sum(unit.confusion, axis=1) for unit in row.results[0].units if unit.confusion]
+    return [] if not truths else [n for n, count in zip(row.names, np.sum(truths, axis=0), strict=True) if not count]
 
 
 def number(value: float | None, decimals: int = 3) -> str:

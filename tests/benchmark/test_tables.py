@@ -46,6 +46,7 @@ def record(
     speed=None,
     simulated=False,
     config="",
+    absent=False,
 ):
     """One record; ``hit`` of 100 water pixels found in every unit, and ten more in each further one."""
     binary = task == "binary-segmentation"
@@ -54,6 +55,8 @@ def record(
         [[890, 10], [100 - hit - i, hit + i]] if binary else [[hit, 100 - hit, 0], [0, 90, 10], [0, 0, i]]
         for i in range(n_units)
     ]
+    if absent:
+        one = [[[900, 10], [0, 0]]]
     counts, names = Counts(np.array([one])), [c["name"] for c in classes]
     found = {key: as_metric(value) for key, value in estimates(task, names, counts).items()}
     units = [
@@ -159,6 +162,12 @@ def test_patches_show_macro_f1_and_accuracy_by_block():
     (table,) = tables(rows([record(task="classification")]))
     assert table.headings[2:5] == ("Macro-F1", "Balanced accuracy", "Accuracy")
     assert table.headings[-6:] == tuple(f"{m}: scene {i}" for m in ("Macro-F1", "Accuracy") for i in range(3))
+
+
+def test_a_class_that_no_label_has_is_named():
+    (dry,) = tables(rows([record(hit=0, n_units=1, absent=True)]))
+    assert "No label of this split is water." in dry.notes
+    assert not any("No label" in note for note in tables(rows([record()]))[0].notes)
 
 
 def test_cells_in_words():
