@@ -29,7 +29,6 @@ def evaluate_command(run: Path | None, split: str, dataset: Path | None = None, 
     import rich
 
     from ..errors import InputError
-
     from .evaluate import evaluate_run
     from .records import read_result
     from .render import console
