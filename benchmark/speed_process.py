@@ -86,6 +86,8 @@ def measure(job: Job) -> dict[str, Any]:
     """
     torch.set_num_threads(job.threads)
     device = find_device(job.device)
+    if device.type == "cuda":
+        torch.cuda.set_device(device.index or 0)  # whose stream the events are recorded on
     answer: dict[str, Any] = {}
     memory = PeakMemory(device)
     with precision(job.precision, device), enough_memory("take a smaller --batch"):
