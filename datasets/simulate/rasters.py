@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from ..files import write_atomic
+from ..files import atomic_path, write_atomic
 from ..raster import Affine6
 
 NOTICE = "SIMULATED product, not an observation"
@@ -106,19 +106,16 @@ def write_sparse_tile(
         "crs": crs, "transform": rasterio.Affine(*transform), "nodata": nodata, "tiled": True, "blockxsize": 256,
         "blockysize": 256, "compress": "deflate", "SPARSE_OK": "TRUE",
     }  # fmt: skip
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=path.parent, prefix=".tile-") as folder:
-        file = Path(folder) / path.name
+    with atomic_path(path) as file:
         with rasterio.open(file, "w", **profile) as dataset:
             dataset.update_tags(TIFFTAG_IMAGEDESCRIPTION=NOTICE, SIMULATED="YES", **(tags or {}))
-        with rasterio.open(file, "r+") as dataset:
+        with rasterio.open(file, "r+") as dataset:  # opened anew, blocks that are not written stay out
             for row, column, pixels in parts:
                 top, left = max(row, 0), max(column, 0)
                 bottom, right = min(row + pixels.shape[1], shape[0]), min(column + pixels.shape[2], shape[1])
                 if top < bottom and left < right:
                     inside = pixels[:, top - row : bottom - row, left - column : right - column]
                     dataset.write(inside, window=Window(left, top, right - left, bottom - top))
-        write_atomic(path, file.read_bytes())
 
 
 def warp(layer: np.ndarray, place: Place, crs: str, transform: Affine6, shape: tuple[int, int], method: str, fill):

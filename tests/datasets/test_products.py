@@ -13,10 +13,10 @@ import rasterio
 from rasterio import features
 from rasterio.vrt import WarpedVRT
 from tidemark.datasets import raster
-from tidemark.datasets.simulate import dswe
+from tidemark.datasets.simulate import alos_dswe, ancillary, dswe
 from tidemark.datasets.simulate.products import PRODUCTS, simulate_product
 from tidemark.datasets.simulate.tibet import scene_numbers
-from tidemark.errors import InputError
+from tidemark.errors import InputError, StorageError
 
 SIZES = {"alos-dswe": 160, "tibet-water": 160, "polar-ice": 192, "l8s2": 128}
 
@@ -72,6 +72,25 @@ def test_a_folder_with_something_in_it_is_refused(tmp_path):
     (tmp_path / "mine").write_text("")
     with pytest.raises(InputError, match="not an empty folder"):
         simulate_product("l8s2", tmp_path, size=128)
+
+
+def test_tiles_of_many_scenes_are_the_same_every_time(tmp_path):
+    for name in ("one", "two"):
+        tiles = {}
+        for index in range(2):
+            _, world = alos_dswe.ground_of(3, index, 128)
+            ancillary.add_hand(tiles, world, alos_dswe._place(index, world.size)[0])
+        ancillary.write_tiles(tmp_path / name, tiles, ancillary.HAND_PX, ancillary.HAND_TILE_PX, float("nan"))
+    files = files_of(tmp_path / "one")
+    assert len(files) >= 2 and files == files_of(tmp_path / "two")
+    for file in files:
+        assert (tmp_path / "one" / file).read_bytes() == (tmp_path / "two" / file).read_bytes()
+
+
+def test_what_cannot_be_written_is_a_storage_error(tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(StorageError, match="cannot write"):
+        simulate_product("polar-ice", tmp_path / "file" / "below", scenes=1, size=128)
 
 
 def test_the_command_names_the_next_one(tmp_path):
