@@ -1,109 +1,55 @@
-"""Example maps: input, label, prediction and errors of single chips as PNG, for the page and for people."""
+"""Example maps of a run: which scenes are shown, chosen by score, and their PNGs, for the page and for people."""
 
 from __future__ import annotations
 
-import io
-import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
-from ..benchmark.counting import count_chip, invalid_pixels, labelled_chips
+from ..benchmark import reflectance
+from ..benchmark.counting import UnitCounts, count_chip, invalid_pixels, labelled_chips, sum_chip, target_chips
+from ..benchmark.evaluate import kind_of
+from ..benchmark.figures import Counts
+from ..benchmark.records import HEADLINE
+from ..benchmark.scores import unit_scores
 from ..datasets.files import write_atomic
 from ..datasets.reader import Shard, open_split
-from ..datasets.spec import Array, ClassDef, Manifest
+from ..datasets.spec import Array, Manifest
 from ..errors import InputError
 from ..models.predictions import PREDICTIONS_NAME, Predictions
 from ..models.runs import read_run
-
-IGNORE = 255
-NOT_SCORED = "#9e9e9e"
-RIGHT, WRONG = "#e9edef", "#c62828"
-BINARY = (("missed", "#c62828"), ("invented", "#f5a623"), ("found", "#3f5561"))  # only errors in colour
-PANEL_INCHES, DOTS_PER_INCH, COLOURS = 2.35, 100, 200  # the page shows them at about half size: large letters
-RGB = ("red", "green", "blue")
-
-Panel = tuple[str, NDArray]
+from .gallery import safe_name
+from .panels import IGNORE, RGB, Panel, band_limits, composite, example_map, reflectance_map, stretch
 
 
-def example_map(
-    inputs: Sequence[Panel], truth: NDArray, prediction: NDArray, classes: Sequence[ClassDef], *, title: str = ""
-) -> bytes:
-    """Draw one chip.
+@dataclass(frozen=True)
+class Scored:
+    """One chip: ``error`` is its share of wrong pixels, one minus a patch's probability of the truth, or the RMSE."""
 
-    Args:
-        inputs: name and image, float (H,W) or (H,W,3) in 0 to 1, NaN where there is no data.
-        truth: uint8 (H,W) class ids, or () for a patch; 255 = not scored.
-        prediction: the same of the model; 255 on a scored pixel is an error.
-        classes: names and colours by id.
-        title: one line above.
-
-    Returns:
-        The bytes of a PNG: inputs, label, prediction, errors, legend; the same arrays give the same bytes.
-    """
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-
-    maps: list[Panel] = []
-    legend = [(c.name, c.color) for c in classes]
-    if truth.ndim == 2:
-        errors, error_legend = error_map(truth, prediction, classes)
-        maps = [("label", _colours(truth, classes)), ("prediction", _colours(prediction, classes)), ("errors", errors)]
-        legend += error_legend
-        if (truth == IGNORE).any() or (prediction == IGNORE).any():
-            legend.append(("not scored", NOT_SCORED))
-    else:
-        verdict = f"label: {_name(truth, classes)}; prediction: {_name(prediction, classes)}"
-        title, legend = f"{title}\n{verdict}" if title else verdict, []
-    panels = [*inputs, *maps]
-    figure = Figure((max(PANEL_INCHES * len(panels), 4.0), PANEL_INCHES + 0.9), dpi=DOTS_PER_INCH, facecolor="white")
-    canvas = FigureCanvasAgg(figure)
-    for axes, (name, image) in zip(np.ravel(figure.subplots(1, len(panels), squeeze=False)), panels, strict=True):
-        axes.imshow(image, cmap="gray", vmin=0, vmax=1, interpolation="nearest")
-        axes.set_facecolor(NOT_SCORED)
-        axes.set_title(name, fontsize=13, parse_math=False)
-        axes.set_xticks([])
-        axes.set_yticks([])
-    _annotate(figure, title, legend)
-    canvas.draw()
-    return _png(np.asarray(canvas.buffer_rgba())[..., :3])
-
-
-def error_map(
-    truth: NDArray, prediction: NDArray, classes: Sequence[ClassDef]
-) -> tuple[NDArray[np.float64], list[tuple[str, str]]]:
-    """Colours (H,W,3) of right and wrong pixels with their legend; with two classes missed and invented differ."""
-    scored, wrong = truth != IGNORE, prediction != truth
-    out = np.empty((*truth.shape, 3))
-    out[:] = _rgb(RIGHT)
-    if len(classes) == 2:
-        for (_, colour), where in zip(
-            BINARY, (wrong & (truth == 1), wrong & (truth == 0), ~wrong & (truth == 1)), strict=True
-        ):
-            out[where] = _rgb(colour)
-        legend = [(f"{classes[1].name} {what}", colour) for what, colour in BINARY]
-    else:
-        out[wrong] = _rgb(WRONG)
-        legend = [("right", RIGHT), ("wrong", WRONG)]
-    out[~scored] = _rgb(NOT_SCORED)
-    return out, legend
+    error: float
+    number: int  # in the split
+    chip_id: str
+    scene: int  # in the manifest
+    counts: UnitCounts
 
 
 def write_examples(
     run: str | Path, split: str, out: str | Path, n: int = 3, *, root: str | Path | None = None
 ) -> list[Path]:
-    """Draw the worst chip of a run, the median one, and for n > 2 such as lie evenly between.
+    """Draw the worst scenes of a run and, for n > 1, the median one: of each the chip with the greatest error.
 
-    Chips are ordered by their share of wrong pixels (patches: by one minus the probability of the truth, or by right
-    and wrong), ties by their place in the split, so the choice never depends on chance.
+    Scenes are ordered by their headline, chips by their share of wrong pixels (patches: by one minus the probability
+    of the truth, or by right and wrong; reflectance: by the RMSE), ties by their place in the split, so the choice
+    never depends on chance.
 
     Args:
         run: a run folder that holds ``<split>/predictions.h5``.
         split: name of the split.
-        out: folder for ``example-<split>-<i>-<worst|poor|median>-<chip id>.png``; older ones of the split go.
-        n: how many, from 1 to 20.
+        out: folder for ``example-<split>-<i>-<worst|poor|median>-<scene>~<chip id>.png``; older ones of the split go.
+        n: how many scenes, from 1 to 20.
         root: folder of all data sets, where it is not where the run says.
 
     Raises:
@@ -117,47 +63,88 @@ def write_examples(
     manifest, shards = open_split(folder, split)
     predictions = Predictions(run / split / PREDICTIONS_NAME)
     predictions.check(manifest, split, [chip for shard in shards for chip in shard.chip_ids])
-    chosen = _choose(_errors(manifest, shards, predictions), n)
+    chosen = _choose(list(_scored(manifest, shards, predictions)), manifest, n)
     if not chosen:
         raise InputError("no scored pixel in this split, so there is nothing to show", where=f"{folder} {split}")
     paths = []
-    for i, (word, (error, number, chip_id)) in enumerate(chosen, 1):
-        shard, row = _locate(shards, number)
-        truth = next(t for c, _, t in labelled_chips(shard) if c == chip_id)
-        title = f"{info.label or info.model}: {chip_id}" + (f", {error:.1%} wrong" if truth.ndim else "")
-        png = example_map(_inputs(shard, row), truth, predictions.read(chip_id)[0], manifest.task.classes, title=title)
-        paths.append(out / f"example-{split}-{i}-{word}-{re.sub('[^A-Za-z0-9._-]', '_', chip_id)}.png")
+    for i, (word, chip) in enumerate(chosen, 1):
+        png = _draw(manifest, shards, predictions, chip, info.label or info.model)
+        scene = safe_name(manifest.scenes[chip.scene].id)
+        paths.append(out / f"example-{split}-{i}-{word}-{scene[:80]}~{safe_name(chip.chip_id)[:80]}.png")
         write_atomic(paths[-1], png)
     for old in set(out.glob(f"example-{split}-*.png")) - set(paths):
         old.unlink()
     return paths
 
 
-Scored = tuple[float, int, str]  # share wrong, number in the split, chip id
-
-
-def _errors(manifest: Manifest, shards: Sequence[Shard], predictions: Predictions) -> list[Scored]:
-    found, number = [], 0
+def _scored(manifest: Manifest, shards: Sequence[Shard], predictions: Predictions) -> Iterator[Scored]:
+    number = 0
     for shard in shards:
-        for chip_id, _, truth in labelled_chips(shard):
-            prediction, probability = predictions.read(chip_id)
-            if not truth.ndim and probability is not None and truth != IGNORE:
-                found.append((1 - float(probability[int(truth)]) / 255, number, chip_id))
-            elif truth.ndim or truth != IGNORE:
-                confusion = count_chip(truth, prediction, len(manifest.task.classes), boundary=False).confusion
-                if total := int(confusion.sum()):
-                    found.append((1 - int(np.trace(confusion)) / total, number, chip_id))
+        for chip_id, scene, counts, error in _errors(manifest, shard, predictions):
+            if counts.pixels:
+                yield Scored(error, number, chip_id, scene, counts)
             number += 1
-    return found
 
 
-def _choose(errors: Sequence[Scored], n: int) -> list[tuple[str, Scored]]:
-    ordered = sorted(errors, key=lambda e: (-e[0], e[1]))
-    if not ordered:
+def _errors(manifest: Manifest, shard: Shard, predictions: Predictions) -> Iterator[tuple[str, int, UnitCounts, float]]:
+    if kind_of(manifest) == "harmonization":
+        indices = reflectance.index_bands([band.name for band in manifest.label_array.bands])
+        for chip_id, scene, truth, valid in target_chips(shard):
+            counts = sum_chip(truth, predictions.read(chip_id)[0], valid, indices)
+            squared = counts.sums["squared_error"].mean() / max(counts.pixels, 1)
+            yield chip_id, scene, counts, float(np.sqrt(squared))
+        return
+    for chip_id, scene, truth in labelled_chips(shard):
+        prediction, probability = predictions.read(chip_id)
+        counts = count_chip(truth, prediction, len(manifest.task.classes), boundary=False)
+        if not truth.ndim and probability is not None and truth != IGNORE:
+            error = 1 - float(probability[int(truth)]) / 255
+        else:
+            error = 1 - int(np.trace(counts.confusion)) / max(counts.pixels, 1)
+        yield chip_id, scene, counts, error
+
+
+def _choose(chips: Sequence[Scored], manifest: Manifest, n: int) -> list[tuple[str, Scored]]:
+    """The worst scenes and the median one, each with its worst chip."""
+    by_scene: dict[int, list[Scored]] = {}
+    for chip in chips:
+        by_scene.setdefault(chip.scene, []).append(chip)
+    scenes = sorted(by_scene)
+    if not scenes:
         return []
-    ranks = sorted({round(r) for r in np.linspace(0, (len(ordered) - 1) // 2, n)}) if n > 1 else [0]
-    words = ["worst", *["poor"] * (len(ranks) - 2), "median"][: len(ranks)]
-    return list(zip(words, (ordered[r] for r in ranks), strict=True))
+    totals = []
+    for scene in scenes:
+        totals.append(UnitCounts(np.zeros_like(by_scene[scene][0].counts.confusion)))
+        for chip in by_scene[scene]:
+            totals[-1].add(chip.counts)
+    task = kind_of(manifest)
+    names = [c.name for c in manifest.task.classes] or [band.name for band in manifest.label_array.bands]
+    sums = {key: np.array([[t.sums[key] for t in totals]]) for key in totals[0].sums}
+    scores = unit_scores(task, names, Counts(np.array([[t.confusion for t in totals]]), sums=sums or None))
+    heads = [s[HEADLINE[task]] for s in scores]
+    worst = sorted((i for i, s in enumerate(heads) if s is not None), key=lambda i: (heads[i], i))
+    worst += [i for i, s in enumerate(heads) if s is None]  # a scene without the class that the score is about
+    if n == 1:
+        places = {0: "worst"}
+    else:
+        middle = max((len(worst) - 1) // 2, n - 1)
+        places = {0: "worst"} | dict.fromkeys(range(1, n - 1), "poor") | {middle: "median"}
+    chosen = [(word, by_scene[scenes[worst[i]]]) for i, word in places.items() if i < len(worst)]
+    return [(word, max(members, key=lambda chip: (chip.error, -chip.number))) for word, members in chosen]
+
+
+def _draw(manifest: Manifest, shards: Sequence[Shard], predictions: Predictions, chip: Scored, model: str) -> bytes:
+    shard, row = _locate(shards, chip.number)
+    prediction = predictions.read(chip.chip_id)[0]
+    if kind_of(manifest) == "harmonization":
+        truth, valid = next((t, v) for c, _, t, v in target_chips(shard) if c == chip.chip_id)
+        bands = [band.name for band in manifest.label_array.bands]
+        limits = dict(zip(bands, band_limits(np.where(valid, truth, np.nan)), strict=True))
+        title = f"{model}: {chip.chip_id}, RMSE {chip.error:.4f}"
+        return reflectance_map(_reflectance(shard, row, limits), truth, prediction, valid, bands, title=title)
+    truth = next(t for c, _, t in labelled_chips(shard) if c == chip.chip_id)
+    title = f"{model}: {chip.chip_id}" + (f", {chip.error:.1%} wrong" if truth.ndim else "")
+    return example_map(_inputs(shard, row), truth, prediction, manifest.task.classes, title=title)
 
 
 def _locate(shards: Sequence[Shard], number: int) -> tuple[Shard, int]:
@@ -168,71 +155,34 @@ def _locate(shards: Sequence[Shard], number: int) -> tuple[Shard, int]:
     raise IndexError(number)
 
 
-def _inputs(shard: Shard, row: int) -> list[Panel]:
-    """The image as red, green, blue where it has these bands, else its first two bands, each stretched."""
+def _image(shard: Shard, row: int) -> tuple[Array, NDArray[np.float64]]:
+    """The image in physical units, NaN where it has no data."""
     array = next(a for a in shard.manifest.arrays if a.role == "image")
     stored = shard.read(array.name, row)
-    image = stored.astype(np.float64)
+    scale, offset = (np.array([getattr(b, k) for b in array.bands])[:, None, None] for k in ("scale", "offset"))
+    image = stored * scale + offset
     image[:, invalid_pixels(stored[None], [b.nodata for b in array.bands])[0]] = np.nan
+    return array, image
+
+
+def _inputs(shard: Shard, row: int) -> list[Panel]:
+    """The image as red, green, blue where it has these bands, else its first two bands, each stretched."""
+    array, image = _image(shard, row)
     names = [b.name for b in array.bands]
     if set(RGB) <= set(names):
-        return [("red, green, blue", np.nan_to_num(np.stack([stretch(image[names.index(c)]) for c in RGB], -1)))]
+        return [("red, green, blue", composite(image, names, band_limits(image)))]
     return [(_band_title(array, i), stretch(image[i])) for i in range(min(2, len(names)))]
+
+
+def _reflectance(shard: Shard, row: int, limits: dict[str, NDArray]) -> list[Panel]:
+    """The input in the target's stretch, where it has the target's bands."""
+    array, image = _image(shard, row)
+    names = [b.name for b in array.bands]
+    own = band_limits(image)
+    shared = np.array([limits.get(name, own[i]) for i, name in enumerate(names)])
+    return [(f"input, {array.shape[-1]} px", composite(image, names, shared))]
 
 
 def _band_title(array: Array, i: int) -> str:
     unit = array.bands[i].unit
     return array.bands[i].name + (f" ({unit})" if unit not in ("", "1") else "")
-
-
-def stretch(band: NDArray) -> NDArray[np.float64]:
-    """(H,W) to 0 to 1 between the 2nd and 98th percentile of its own valid pixels; NaN stays."""
-    known = band[np.isfinite(band)]
-    low, high = np.percentile(known, (2, 98)) if known.size else (0.0, 1.0)
-    return np.clip((band - low) / max(high - low, 1e-12), 0, 1)
-
-
-def _colours(classes_of: NDArray, classes: Sequence[ClassDef]) -> NDArray[np.float64]:
-    table = np.tile(_rgb(NOT_SCORED), (256, 1))
-    table[: len(classes)] = [_rgb(c.color) for c in classes]
-    return table[classes_of]
-
-
-def _name(label: NDArray, classes: Sequence[ClassDef]) -> str:
-    return classes[int(label)].name if int(label) < len(classes) else "none"
-
-
-def _rgb(colour: str) -> NDArray[np.float64]:
-    return np.array([int(colour[i : i + 2], 16) for i in (1, 3, 5)]) / 255
-
-
-def _annotate(figure, title: str, legend: Sequence[tuple[str, str]]) -> None:
-    from matplotlib.patches import Patch
-
-    figure.subplots_adjust(0.01, 0.12 if legend else 0.02, 0.99, 0.79, wspace=0.04)
-    if title:
-        figure.suptitle(title, fontsize=13, x=0.01, ha="left", y=0.985, parse_math=False)
-    if legend:
-        drawn = figure.legend(
-            handles=[Patch(facecolor=c, edgecolor="#777", label=name) for name, c in legend],
-            loc="lower left",
-            ncols=len(legend),
-            frameon=False,
-            fontsize=12,
-            handlelength=1.1,
-            columnspacing=1.2,
-            bbox_to_anchor=(0.0, -0.02),
-        )
-        for text in drawn.get_texts():
-            text.set_parse_math(False)
-
-
-def _png(rgb: NDArray[np.uint8]) -> bytes:
-    """A palette PNG: a third of the bytes of a full-colour one, and pages hold many."""
-    from PIL import Image
-
-    buffer = io.BytesIO()
-    Image.fromarray(np.ascontiguousarray(rgb)).quantize(COLOURS, dither=Image.Dither.NONE).save(
-        buffer, "PNG", optimize=True
-    )
-    return buffer.getvalue()

@@ -11,7 +11,8 @@ from PIL import Image
 from tidemark.datasets.reader import open_split
 from tidemark.datasets.spec import ClassDef
 from tidemark.errors import FormatError, InputError
-from tidemark.leaderboard.examples import error_map, example_map, stretch, write_examples
+from tidemark.leaderboard.examples import write_examples
+from tidemark.leaderboard.panels import error_map, example_map, reflectance_map, stretch
 from tidemark.models.predictions import write_predictions
 from tidemark.models.runs import RunInfo, dataset_of, provenance, write_run
 
@@ -90,21 +91,23 @@ def test_a_stretch_ignores_missing_pixels_and_outliers():
     assert np.isnan(stretch(np.full((4, 4), np.nan))).all()
 
 
-def test_the_worst_a_poor_and_the_median_chip_are_drawn(tiny_dataset, tmp_path):
-    run = make_run(tmp_path / "run", tiny_dataset(chips=5), wrong_rows)  # ten chips, the last is the worst
+def test_of_the_worst_scenes_the_worst_chips_are_drawn(tiny_dataset, tmp_path):
+    run = make_run(
+        tmp_path / "run", tiny_dataset(chips=5), wrong_rows
+    )  # ten chips of two scenes, the last is the worst
     (tmp_path / "out").mkdir()
     (tmp_path / "out" / "example-test-9-worst-old.png").touch()
     (tmp_path / "out" / "example-val-1-worst-kept.png").touch()
     paths = write_examples(run, "test", tmp_path / "out")
     assert [p.name for p in paths] == [
-        "example-test-1-worst-test-1-004.png",
-        "example-test-2-poor-test-1-002.png",
-        "example-test-3-median-test-1-000.png",
+        "example-test-1-worst-test-1~test-1-004.png",
+        "example-test-2-poor-test-0~test-0-004.png",
     ]
     assert {p.name for p in (tmp_path / "out").iterdir()} == {*(p.name for p in paths), "example-val-1-worst-kept.png"}
     assert all(p.read_bytes().startswith(b"\x89PNG") for p in paths)
     again = [p.read_bytes() for p in write_examples(run, "test", tmp_path / "again")]
     assert again == [p.read_bytes() for p in paths]
+    assert [p.name.split("-")[3] for p in write_examples(run, "test", tmp_path / "again", 2)] == ["worst", "median"]
 
 
 def test_patches_are_ordered_by_the_probability_of_the_truth(tiny_dataset, tmp_path):
@@ -115,7 +118,7 @@ def test_patches_are_ordered_by_the_probability_of_the_truth(tiny_dataset, tmp_p
 
     data = tiny_dataset(kind="classification", classes=3, shape=(2, 16, 16), chips=3)
     run = make_run(tmp_path / "run", data, unsure)
-    assert [p.name for p in write_examples(run, "test", tmp_path, 1)] == ["example-test-1-worst-test-1-002.png"]
+    assert [p.name for p in write_examples(run, "test", tmp_path, 1)] == ["example-test-1-worst-test-0~test-0-002.png"]
 
 
 def test_predictions_of_other_data_and_silly_numbers_are_refused(tiny_dataset, tmp_path):
