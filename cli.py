@@ -198,6 +198,21 @@ def cache(clean: Annotated[bool, typer.Option("--clean", help="Remove what is sh
     cache_command(clean)
 
 
+@app.command()
+def export(
+    folder: Folder,
+    to: Annotated[str, typer.Option(help="geotiff, webdataset, zarr or index (GeoParquet and STAC).")],
+    out: Annotated[Path, typer.Option(help="Folder for the new folder.")] = Path("exported"),
+) -> None:
+    """Write a data set in another form."""
+    from .datasets.command import progress_bar
+    from .datasets.export import export as export_dataset
+
+    with progress_bar(f"export {to}") as progress:
+        made = export_dataset(folder, to, out, progress)
+    print(made)
+
+
 @app.command("diff")
 def diff_versions(
     old: Annotated[Path, typer.Argument(help="Folder of the older version.")],
