@@ -9,10 +9,10 @@ import numpy as np
 import pytest
 from PIL import Image
 from tidemark.datasets.reader import open_split
-from tidemark.datasets.spec import ClassDef
+from tidemark.datasets.spec import Array, Band, ClassDef
 from tidemark.errors import FormatError, InputError
 from tidemark.leaderboard.examples import write_examples
-from tidemark.leaderboard.panels import error_map, example_map, reflectance_map, stretch
+from tidemark.leaderboard.panels import RIGHT, WRONG, error_map, example_map, reflectance_map, stretch
 from tidemark.models.predictions import write_predictions
 from tidemark.models.runs import RunInfo, dataset_of, provenance, write_run
 
@@ -128,3 +128,57 @@ def test_predictions_of_other_data_and_silly_numbers_are_refused(tiny_dataset, t
     other = tiny_dataset(chips=4)
     with pytest.raises(FormatError, match="content_sha256"):
         write_examples(run, "test", tmp_path, 3, root=other.parents[1])
+
+
+BANDS = ("blue", "green", "red", "nir", "swir1", "swir2")
+PAIR = (
+    Array(
+        name="image",
+        dtype="uint16",
+        shape=(6, 11, 11),
+        role="image",
+        bands=tuple(Band(name=name, scale=2.75e-5, offset=-0.2, nodata=0) for name in BANDS),
+    ),
+    Array(
+        name="target",
+        dtype="uint16",
+        shape=(6, 32, 32),
+        role="target",
+        bands=tuple(Band(name=name, scale=1e-4, nodata=65535) for name in BANDS),
+    ),
+)
+
+
+def pair(rng: np.random.Generator, header) -> dict[str, np.ndarray]:
+    """A smooth target with a cloud in a corner, and its input at a third of the resolution."""
+    slope = np.add.outer(np.linspace(500, 3000, 32), np.linspace(0, 2000, 32)) * rng.uniform(0.5, 1, (6, 1, 1))
+    target = slope.astype(np.uint16)
+    target[:, :6, :6] = 65535
+    low = (slope[:, ::3, ::3] * 1e-4 + 0.2) / 2.75e-5
+    return {"image": low.astype(np.uint16), "target": target}
+
+
+def test_reflectance_is_drawn_with_its_error_in_one_scale(tiny_dataset, tmp_path):
+    data = tiny_dataset(name="pairs", kind="regression", chips=2, arrays=PAIR, make=pair)
+
+    def answer(number: int, target: np.ndarray):
+        return (np.where(target == 65535, 0, target) * 1e-4 + 0.02 * number).astype(np.float16), None
+
+    run = make_run(tmp_path / "run", data, answer)
+    paths = write_examples(run, "test", tmp_path / "out", 2)
+    assert [p.name for p in paths] == [
+        "example-test-1-worst-test-1~test-1-001.png",
+        "example-test-2-median-test-0~test-0-001.png",
+    ]
+    wide, tall = Image.open(paths[0]).size
+    assert wide > 2.5 * tall  # input, target, prediction, error
+
+
+def test_errors_of_reflectance_keep_their_colour_whatever_the_chip():
+    truth, valid = np.full((6, 32, 32), 0.2), np.ones((32, 32), bool)
+    drawn = []
+    for error in (0.0, 0.1):
+        png = reflectance_map([], truth, truth + error, valid, BANDS)
+        image = np.asarray(Image.open(io.BytesIO(png)).convert("RGB"))
+        drawn.append(tuple(image[image.shape[0] // 2, -100]))
+    assert drawn == [tuple(bytes.fromhex(c[1:])) for c in (RIGHT, WRONG)]
