@@ -324,3 +324,17 @@ _ROUTES = (
 
 def _git_oid(data: bytes) -> str:
     return hashlib.sha1(b"blob %d\0" % len(data) + data).hexdigest()
+
+
+def main() -> None:
+    """``python -m tidemark.benchmark.local_hub``: serve an empty hub until interrupted, to try push and pull on."""
+    hub = Hub()
+    print(f"export HF_ENDPOINT={hub.url} HF_TOKEN={GOOD_TOKEN} HF_HUB_DISABLE_XET=1", flush=True)
+    try:
+        threading.Event().wait()
+    except KeyboardInterrupt:
+        hub.close()
+
+
+if __name__ == "__main__":
+    main()
