@@ -70,7 +70,7 @@ def check(
 ) -> None:
     """Check schema, sizes, hashes, weights, predictions and chips, and whether the board would take it."""
     from .artifacts import check_folder
-    from .check import check_statement
+    from .statement import check_statement
     from .submission import SUBMISSION_NAME
 
     submission = check_folder(folder, data)
@@ -90,7 +90,7 @@ def add(folder: Packed, board: Board = BOARD) -> None:
     """Copy submission.json to where it belongs on the board."""
     import shutil
 
-    from .check import check_statement
+    from .statement import check_statement
     from .submission import SUBMISSION_NAME, read_submission
 
     submission = read_submission(folder / SUBMISSION_NAME)

@@ -14,8 +14,9 @@ import pytest
 import yaml
 from tidemark.errors import FormatError, InputError
 from tidemark.leaderboard import check
-from tidemark.leaderboard.check import BOARD, check_pull_request, check_statement, main
+from tidemark.leaderboard.check import BOARD, check_pull_request, main
 from tidemark.leaderboard.entries import load_entries
+from tidemark.leaderboard.statement import check_statement
 from tidemark.leaderboard.submission import SUBMISSION_NAME, VERIFICATION_NAME, WITHDRAWN_NAME, read_submission
 
 WORKFLOW = Path(check.__file__).parents[1] / ".github" / "workflows" / "submission.yml"
@@ -235,6 +236,11 @@ def test_an_own_correction_supersedes_and_another_teams_row_cannot_be_taken_off(
     entries = [entry for entry in load_entries(board) if entry.id != new.id]
     forge.edit(folder, lambda raw: raw.update(team="Others"))
     with pytest.raises(FormatError, match="/supersedes/0: .* is of another team"):
+        check_statement(statement_of(folder), entries)
+    forge.edit(folder, lambda raw: raw.update(team="FENLAND  water lab", contact="https://example.org/other"))
+    with pytest.raises(
+        FormatError, match="/contact: the team 'Fenland Water Lab' is on the board with another contact"
+    ):
         check_statement(statement_of(folder), entries)
     forge.edit(folder, lambda raw: raw.update(supersedes=["0" * 64]))
     with pytest.raises(FormatError, match="/supersedes/0: no submission 0000"):

@@ -13,10 +13,10 @@ from tidemark.datasets.reader import open_split
 from tidemark.datasets.spec import Array, Band
 from tidemark.errors import FormatError, InputError
 from tidemark.leaderboard.artifacts import prediction_content
-from tidemark.leaderboard.check import check_statement
 from tidemark.leaderboard.entries import load_entries
 from tidemark.leaderboard.pack import pack
 from tidemark.leaderboard.score import equal_share, score_submission
+from tidemark.leaderboard.statement import check_statement
 from tidemark.leaderboard.submission import SUBMISSION_NAME, read_submission
 from tidemark.models.predictions import Predictions
 
