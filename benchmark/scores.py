@@ -62,7 +62,7 @@ def counts_of(results: Sequence[Result]) -> Counts:
     """What records on the same units keep, one seed each, in the order of the first one's units.
 
     Raises:
-        InputError: the records have different units.
+        InputError: the records have different units or keep different sums.
     """
     ids = [unit.id for unit in results[0].units]
     by_seed = [{unit.id: unit for unit in result.units} for result in results]
@@ -74,7 +74,10 @@ def counts_of(results: Sequence[Result]) -> Counts:
                 hint="records of one row must be scored on the same split",
             )
     if results[0].task == "harmonization":
-        keys = results[0].units[0].sums
+        keys = {key: len(values) for key, values in results[0].units[0].sums.items()}
+        for result in results:
+            if {key: len(values) for key, values in result.units[0].sums.items()} != keys:
+                raise InputError(f"sums differ from those of record {results[0].id[:16]}", where=result.id[:16])
         sums = {key: np.array([[units[i].sums[key] for i in ids] for units in by_seed]) for key in keys}
         return Counts(np.zeros((len(by_seed), len(ids), 0, 0), np.int64), sums=sums)
     confusion = np.array([[units[i].confusion for i in ids] for units in by_seed], np.int64)

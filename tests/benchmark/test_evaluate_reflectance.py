@@ -11,7 +11,7 @@ from tidemark.benchmark import counting
 from tidemark.benchmark.command import evaluate_command
 from tidemark.benchmark.evaluate import evaluate_run, figures_of, score
 from tidemark.benchmark.records import content_id, parse_result, read_result
-from tidemark.benchmark.scores import check_figures, sums_fault
+from tidemark.benchmark.scores import check_figures, counts_of, sums_fault
 from tidemark.datasets.files import sha256_file
 from tidemark.datasets.reader import open_split
 from tidemark.datasets.spec import Array, Band
@@ -208,6 +208,14 @@ def _sealed(raw):
 
     draft = Result.model_validate(raw)
     return parse_result({**raw, "id": content_id(draft)})
+
+
+def test_records_with_other_sums_are_no_seeds_of_one_row(run):
+    result = read_result(evaluate_run(run, "test"))
+    units = [unit.model_copy(update={"sums": {**unit.sums, "ndvi": (1.0,)}}) for unit in result.units]
+    assert counts_of([result, result]).sums["squared_error"].shape == (2, 2, 6)
+    with pytest.raises(InputError, match="sums differ"):
+        counts_of([result, result.model_copy(update={"units": tuple(units)})])
 
 
 def test_bands_are_named_once_and_only_for_reflectance(run):
