@@ -6,11 +6,10 @@ their declared sizes must be those of the file.
 
 from __future__ import annotations
 
-import shutil
-import zipfile
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import lru_cache, partial
+from operator import getitem
 from pathlib import Path
 
 import numpy as np
@@ -21,10 +20,9 @@ from ..datasets import raster
 from ..datasets.reader import Shard
 from ..datasets.spec import Manifest
 from ..errors import FormatError, InputError
+from .numpy_files import MAX_ARRAYS, map_npy, unpack_npz
 
 RASTERS, ARRAYS = (".tif", ".tiff"), (".npy", ".npz")
-MAX_FILES = 1_000_000
-MAX_MEMBER_BYTES = 64 << 30
 
 
 @dataclass(frozen=True)
@@ -43,12 +41,12 @@ class ChipPlace:
 
 @dataclass(frozen=True)
 class Source:
-    """One chip's values in one file: a window of a raster, or an array of a NumPy file."""
+    """One chip's values in one file: a window of a raster from ``offset`` (row, column), or what ``load`` gives."""
 
     path: Path
     place: ChipPlace
-    offset: tuple[int, int] | None = None  # first row and column in the raster
-    array: NDArray | None = None
+    offset: tuple[int, int] | None = None
+    load: Callable[[], NDArray] | None = None  # mapped when it is read: a process may hold some 65 000 maps only
 
 
 def chip_places(manifest: Manifest, shards: Sequence[Shard]) -> dict[str, ChipPlace]:
@@ -79,20 +77,11 @@ def list_files(paths: Iterable[str | Path]) -> list[Path]:
                 hint = f"{', '.join(RASTERS + ARRAYS)} are read; pickles never"
                 raise InputError("neither a GeoTIFF nor a NumPy file", where=path, hint=hint)
             found.append(path)
-        if len(found) > MAX_FILES:
-            raise InputError(f"more than {MAX_FILES} files", where=path)
+        if len(found) > MAX_ARRAYS:
+            raise InputError(f"more than {MAX_ARRAYS} files", where=path)
     if not found:
         raise InputError("no GeoTIFF and no NumPy file", where=", ".join(map(str, paths)))
     return found
-
-
-def holds(path: Path, array: str) -> bool:
-    """Whether a ``.npz`` has an array of this name; False for what is no archive (it is refused when it is read)."""
-    try:
-        with zipfile.ZipFile(path) as archive:
-            return f"{array}.npy" in archive.namelist()
-    except (zipfile.BadZipFile, OSError):
-        return False
 
 
 def find_sources(
@@ -126,14 +115,12 @@ def find_sources(
         elif path.suffix.lower() == ".npz":
             found = list(_npz_sources(path, places, shape, layer, scratch))
         else:
-            found = [Source(path, places[path.stem], array=_npy(path))] if path.stem in places else []
+            found = [Source(path, places[path.stem], load=partial(map_npy, path))] if path.stem in places else []
         if not found:
             foreign.append(path.name)
         for source in found:
-            if source.array is not None and source.array.shape != shape:
-                raise FormatError(
-                    f"chip {source.place.id}: expected shape {shape}, found {source.array.shape}", where=path
-                )
+            if source.load is not None and (there := source.load().shape) != shape:
+                raise FormatError(f"chip {source.place.id}: expected shape {shape}, found {there}", where=path)
             sources.setdefault(source.place.id, []).append(source)
     if foreign:
         named = ", ".join(foreign[:3]) + (", …" if len(foreign) > 3 else "")
@@ -159,8 +146,8 @@ def read(source: Source, bands: int) -> tuple[NDArray, NDArray[np.bool_], str]:
     Raises:
         FormatError: other bands, no numbers, or a map that ends where pixels still have labels.
     """
-    if source.array is not None:
-        values = np.array(source.array)
+    if source.load is not None:
+        values = np.array(source.load())
         return values, np.zeros(values.shape, np.bool_), ""
     (height, width), (row, column) = source.place.size, source.offset
     with raster.open_raster(source.path) as dataset:
@@ -255,56 +242,22 @@ def _touches(offset: tuple[int, int], place: ChipPlace, grid: raster.Grid) -> bo
 def _npz_sources(
     path: Path, places: dict[str, ChipPlace], shape: tuple[int, ...], layer: str, scratch: Path
 ) -> Iterator[Source]:
-    arrays = _npz(path, scratch)
-    if "chip_id" not in arrays:
-        unknown = [name for name in arrays if name not in places]
+    files = unpack_npz(path, scratch)
+    if "chip_id" not in files:
+        unknown = [name for name in files if name not in places]
         if unknown:
             raise FormatError(f"{len(unknown)} arrays are named after no chip: {', '.join(unknown[:3])}", where=path)
-        yield from (Source(path, places[name], array=array) for name, array in arrays.items())
+        for name, file in files.items():
+            yield Source(path, places[name], load=partial(map_npy, file, f"{path}, array {name}"))
         return
-    ids = [i.decode("ascii", "replace") if isinstance(i, bytes) else str(i) for i in arrays["chip_id"].ravel().tolist()]
-    if layer not in arrays:
-        raise FormatError(f"no array {layer!r}, there is {', '.join(list(arrays)[:5])}", where=path)
-    if arrays[layer].shape != (len(ids), *shape):
-        raise FormatError(f"{layer}: expected {(len(ids), *shape)}, found {arrays[layer].shape}", where=path)
+    if layer not in files:
+        raise FormatError(f"no array {layer!r}, there is {', '.join(list(files)[:5])}", where=path)
+    stated, values = (map_npy(files[name], f"{path}, array {name}") for name in ("chip_id", layer))
+    ids = [i.decode("ascii", "replace") if isinstance(i, bytes) else str(i) for i in stated.ravel().tolist()]
+    if values.shape != (len(ids), *shape):
+        raise FormatError(f"{layer}: expected {(len(ids), *shape)}, found {values.shape}", where=path)
     unknown = [i for i in ids if i not in places]
     if unknown:
         raise FormatError(f"{len(unknown)} chip ids are not of this split: {', '.join(unknown[:3])}", where=path)
-    yield from (Source(path, places[chip], array=array) for chip, array in zip(ids, arrays[layer], strict=True))
-
-
-def _npy(path: Path, name: str = "") -> NDArray:
-    """A mapped ``.npy`` of numbers. Raises FormatError for pickles, other types and sizes that are not the file's."""
-    where = name or path
-    try:
-        array = np.load(path, mmap_mode="r", allow_pickle=False)
-    except (OSError, ValueError, TypeError, EOFError, SyntaxError, MemoryError, OverflowError) as error:
-        raise FormatError(f"no NumPy array of numbers ({str(error)[:200]})", where=where) from None
-    if array.dtype.kind not in "biufSU":
-        raise FormatError(f"expected numbers, found {array.dtype}", where=where)
-    return array
-
-
-def _npz(path: Path, scratch: Path) -> dict[str, NDArray]:
-    """The arrays of a ``.npz``, unpacked and mapped, so that memory does not grow with them."""
-    arrays = {}
-    folder = scratch / f"{path.stem}-{len(list(scratch.iterdir()))}"
-    folder.mkdir()
-    try:
-        with zipfile.ZipFile(path) as archive:
-            members = archive.infolist()
-            total = sum(member.file_size for member in members)
-            if total > MAX_MEMBER_BYTES or len(members) > MAX_FILES:
-                raise FormatError(f"{len(members)} arrays of {total} bytes, over {MAX_MEMBER_BYTES}", where=path)
-            if total > (free := shutil.disk_usage(scratch).free):
-                raise FormatError(f"{total} bytes unpacked, {free} are free on the disk", where=path)
-            for number, member in enumerate(members):
-                name = member.filename.removesuffix(".npy")
-                with archive.open(member) as packed, open(folder / f"{number}.npy", "wb") as plain:
-                    shutil.copyfileobj(packed, plain, 1 << 20)
-                if name in arrays:
-                    raise FormatError(f"the array {name!r} is there twice", where=path)
-                arrays[name] = _npy(folder / f"{number}.npy", f"{path}, array {name[:100]}")
-    except (zipfile.BadZipFile, OSError, NotImplementedError, RuntimeError, EOFError) as error:
-        raise FormatError(f"no .npz file ({str(error)[:200]})", where=path) from None
-    return arrays
+    for number, chip in enumerate(ids):
+        yield Source(path, places[chip], load=partial(getitem, values, number))

@@ -15,7 +15,8 @@ from ..datasets.spec import Manifest, describe_validation
 from ..errors import FormatError, InputError
 from ..models.predictions import NODATA, PREDICTIONS_NAME, Prediction, write_predictions
 from ..models.runs import RUN_NAME, RunInfo, dataset_of, provenance, read_run, write_run
-from .foreign_files import ChipPlace, Source, chip_places, find_sources, holds, list_files, read
+from .foreign_files import ChipPlace, Source, chip_places, find_sources, list_files, read
+from .numpy_files import holds
 
 PERCENT = 100
 MAX_REFLECTANCE = 16.0  # far beyond any; integers scaled by 10 000 are not
@@ -207,7 +208,7 @@ def _values(source: Source, bands: int | None = None) -> tuple[NDArray, NDArray[
     values, empty, unit = read(source, bands or 1)
     if values.dtype.kind not in "biuf":
         raise _fault(source, f"expected numbers, found {values.dtype}")
-    if bands is None and source.array is None:
+    if bands is None and source.load is None:
         values, empty = values[0], empty[0]
     return values, empty, unit
 

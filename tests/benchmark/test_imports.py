@@ -115,6 +115,11 @@ def test_patches_with_probabilities(patches, tmp_path):
     file = write_npz(tmp_path / "all.npz", labels, probability=chances)
     result = score(import_predictions([file], patches, "test", tmp_path / "run"))
     assert result.headline.value == 1 and result.metrics["ece"].value == pytest.approx(0.2, abs=0.01)
+    for chip, label in labels.items():
+        (tmp_path / "one by one").mkdir(exist_ok=True)
+        np.save(tmp_path / "one by one" / f"{chip}.npy", label)
+    run = import_predictions([tmp_path / "one by one"], patches, "test", tmp_path / "single")
+    assert score(run).headline.value == 1
     separate = tmp_path / "p.npz"
     np.savez(separate, **{chip: row for chip, row in zip(labels, chances, strict=True)})
     run = import_predictions([write_npz(tmp_path / "b.npz", labels)], patches, "test", tmp_path / "other",
@@ -234,7 +239,7 @@ def test_a_pickle_is_refused_and_never_loaded(tiny, tmp_path, suffix):
     else:
         path.write_bytes(pickle.dumps(Canary(canary)))
     canary.unlink(missing_ok=True)
-    with pytest.raises(FormatError, match="no NumPy array of numbers|no .npz file"):
+    with pytest.raises(FormatError, match="no NumPy array of numbers|no .npz file|found object"):
         import_predictions([path], tiny, "test", tmp_path / "run")
     assert not canary.exists()
     (tmp_path / "weights.pkl").write_bytes(b"")
@@ -251,7 +256,7 @@ def declared(shape, dtype="|u1"):
 
 def test_sizes_that_are_not_the_files_are_refused_without_the_memory(tiny, tmp_path):
     chip = next(iter(truth(tiny)))
-    for shape in ((1 << 40,), (1 << 62, 1 << 62), (64, 64)):
+    for shape in ((1 << 40,), (1 << 62, 1 << 62), (1 << 32, 1 << 32), (64, 64), (-1, -100), (0,)):
         (tmp_path / f"{chip}.npy").write_bytes(declared(shape))
         with pytest.raises(FormatError, match="no NumPy array of numbers"):
             import_predictions([tmp_path / f"{chip}.npy"], tiny, "test", tmp_path / "run")
@@ -259,7 +264,7 @@ def test_sizes_that_are_not_the_files_are_refused_without_the_memory(tiny, tmp_p
         for i in range(3):
             archive.writestr(f"{i}.npy", bytes(1 << 20))
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("tidemark.benchmark.foreign_files.MAX_MEMBER_BYTES", 1 << 20)
+        patch.setattr("tidemark.benchmark.numpy_files.MAX_MEMBER_BYTES", 1 << 20)
         with pytest.raises(FormatError, match="3 arrays of 3145728 bytes, over 1048576"):
             import_predictions([tmp_path / "bomb.npz"], tiny, "test", tmp_path / "run")
     (tmp_path / "cut.npz").write_bytes((tmp_path / "bomb.npz").read_bytes()[:200])
