@@ -10,7 +10,7 @@ from ..benchmark.tables import Cell, Column, Row, columns, seeds_in_words
 from ..benchmark.uncertainty import MIN_UNITS as MIN_UNITS_FOR_INTERVAL
 from . import charts
 from .ranking import BoardRow, BoardTable
-from .view import TASKS, Entry, Section, Table, device_class, is_leaky, may_show_maps
+from .view import TASKS, Entry, Section, Table, is_leaky, may_show_maps
 
 LEAST_SPAN = {"psnr": 1.0}  # dB; an axis is never so narrow that noise looks like a difference
 MAX_UNITS_SHOWN = 60  # per row of evidence; the JSON file holds them all
@@ -84,8 +84,8 @@ def _table(section: str, table: BoardTable, val: Mapping[tuple, Cell], *, ranked
     claimed = tuple(entry(i, r) for i, r in enumerate((r for r in placed if not r.entry.ranked), 1))
     classes: dict[str, list[Entry]] = {}
     for e in entries:
-        if e.row.speed and e.row.headline.mean is not None:
-            classes.setdefault(device_class(e.row.speed), []).append(e)
+        if e.speed and e.row.headline.mean is not None:
+            classes.setdefault(e.device_class, []).append(e)
     paretos = tuple(
         (device, charts.pareto([_point(e, head.decimals) for e in members], lower=head.better == "lower"))
         for device, members in sorted(classes.items())
@@ -105,7 +105,7 @@ def _table(section: str, table: BoardTable, val: Mapping[tuple, Cell], *, ranked
         claimed,
         any(e.val is not None for e in entries + claimed),
         paretos,
-        tuple(sorted({device_class(r.row.speed) for r in placed if r.row.speed})),
+        tuple(sorted({e.device_class for e in entries + claimed if e.speed})),
         published_for(table.dataset, table.version, table.split),
         any(r.skill is not None for r in placed),
     )
@@ -161,16 +161,16 @@ def _entry(
 
 
 def _point(entry: Entry, decimals: int) -> charts.Point:
-    row, interval = entry.row, entry.row.headline.interval
+    row, speed, interval = entry.row, entry.speed, entry.row.headline.interval
     score = f"{row.headline.mean:.{decimals}f}"
     if interval:
         score += f" [{interval.low:.{decimals}f}, {interval.high:.{decimals}f}]"
-    tip = f"{row.label}: {score}, {row.speed.chips_per_s:,.0f} chips/s"
+    tip = f"{row.label}: {score}, {speed.chips_per_s:,.0f} chips/s"
     return charts.Point(
         row.label,
         entry.anchor,
-        f"{tip} ({row.speed.precision}, batch {row.speed.batch})",
-        row.speed.chips_per_s,
+        f"{tip} ({speed.precision}, batch {speed.batch})",
+        speed.chips_per_s,
         row.headline.mean,
         (interval.low, interval.high) if interval else None,
         entry.trivial,

@@ -61,7 +61,8 @@ def _row(entry: Entry) -> dict[str, Any]:
         "seeds": list(row.seeds),
         "metrics": {key: _cell(cell) for key, cell in row.metrics.items()},
         "units": [dataclasses.asdict(unit) for unit in row.units],
-        "speed": None if row.speed is None else row.speed.model_dump(mode="json"),
+        "speed": None if entry.speed is None else entry.speed.model_dump(mode="json"),
+        "speed_measured_here": entry.board.house,
         "records": [
             {
                 "id": r.id,
@@ -139,7 +140,7 @@ def _lines(sections: Sequence[Section]) -> Iterator[dict[str, Any]]:
     for section in sections:
         for table in section.tables:
             for entry in table.all_entries:
-                row, speed = entry.row, entry.row.speed
+                row, speed = entry.row, entry.speed
                 for key, cell in row.metrics.items():
                     interval = cell.interval
                     yield {

@@ -89,16 +89,17 @@ def reflectance_map(
         bands: names of the C bands; red, green and blue are shown where there are all three, else the first band.
         title: one line above.
     """
-    limits = band_limits(np.where(valid, truth, np.nan))
     error = np.abs(prediction.astype(np.float64) - truth).mean(0)
     places, colours = zip(*SCALE, strict=True)
     stops = np.array([_rgb(c) for c in colours])
     shown = np.stack([np.interp(np.nan_to_num(error, nan=places[-1]), places, stops[:, k]) for k in range(3)], -1)
     shown[~valid] = _rgb(NOT_SCORED)
+    seen = [np.where(valid, image, np.nan) for image in (truth, prediction)]
+    limits = band_limits(seen[0])
     panels = [
         *inputs,
-        ("target", composite(truth, bands, limits)),
-        ("prediction", composite(prediction, bands, limits)),
+        ("target", composite(seen[0], bands, limits)),
+        ("prediction", composite(seen[1], bands, limits)),
         ("mean error", shown),
     ]
     words = [f"{place:g}" for place in places]
@@ -107,12 +108,16 @@ def reflectance_map(
 
 
 def composite(image: NDArray, bands: Sequence[str], limits: NDArray) -> NDArray[np.float64]:
-    """(H,W,3) from red, green and blue of (C,H,W), or (H,W) of its first band; ``limits`` (C,2) become 0 and 1."""
+    """(H,W,3) from red, green and blue of (C,H,W), or (H,W) of its first band; ``limits`` (C,2) become 0 and 1.
+
+    What is not finite is grey in colours, and NaN in a single band.
+    """
     low, high = limits[:, :1, None], limits[:, 1:, None]
     scaled = np.clip((image - low) / np.maximum(high - low, 1e-12), 0, 1)
-    return (
-        np.nan_to_num(scaled[[bands.index(c) for c in RGB]].transpose(1, 2, 0)) if set(RGB) <= set(bands) else scaled[0]
-    )
+    if not set(RGB) <= set(bands):
+        return scaled[0]
+    colours = scaled[[bands.index(c) for c in RGB]].transpose(1, 2, 0)
+    return np.where(np.isfinite(colours).all(-1, keepdims=True), colours, _rgb(NOT_SCORED))
 
 
 def band_limits(image: NDArray) -> NDArray[np.float64]:
@@ -156,7 +161,7 @@ def _draw(panels: Sequence[Panel], title: str, legend: Sequence[tuple[str, str]]
         axes.set_yticks([])
     _annotate(figure, title, legend)
     canvas.draw()
-    return _png(np.asarray(canvas.buffer_rgba())[..., :3])
+    return _png(np.asarray(canvas.buffer_rgba())[..., :3], [colour for _, colour in legend])
 
 
 def _annotate(figure, title: str, legend: Sequence[tuple[str, str]]) -> None:
@@ -180,12 +185,14 @@ def _annotate(figure, title: str, legend: Sequence[tuple[str, str]]) -> None:
             text.set_parse_math(False)
 
 
-def _png(rgb: NDArray[np.uint8]) -> bytes:
-    """A palette PNG: a third of the bytes of a full-colour one, and pages hold many."""
+def _png(rgb: NDArray[np.uint8], keep: Sequence[str]) -> bytes:
+    """A palette PNG: a third of the bytes of a full-colour one, and pages hold many. ``keep``: exact colours."""
     from PIL import Image
 
+    image = Image.fromarray(np.ascontiguousarray(rgb))
+    found = image.quantize(COLOURS, dither=Image.Dither.NONE).getpalette()[: 3 * COLOURS]
+    palette = Image.new("P", (1, 1))
+    palette.putpalette(found + [int(c[i : i + 2], 16) for c in keep for i in (1, 3, 5)])
     buffer = io.BytesIO()
-    Image.fromarray(np.ascontiguousarray(rgb)).quantize(COLOURS, dither=Image.Dither.NONE).save(
-        buffer, "PNG", optimize=True
-    )
+    image.quantize(palette=palette, dither=Image.Dither.NONE).save(buffer, "PNG", optimize=True)
     return buffer.getvalue()

@@ -67,6 +67,18 @@ class Entry:
         return self.board.tier
 
     @property
+    def speed(self) -> Speed | None:
+        """End-to-end throughput; other kinds of figures have no place in a table."""
+        return self.row.speed if self.row.speed and self.row.speed.kind == "end-to-end" else None
+
+    @property
+    def device_class(self) -> str:
+        """Figures of different classes are never compared: device, threads, and whether the harness measured them."""
+        speed = self.speed
+        name = f"{speed.device or 'device not stated'}, {speed.threads} thread{'s' if speed.threads > 1 else ''}"
+        return name if self.board.house else f"{name}, as stated by submitters"
+
+    @property
     def dirty(self) -> bool:
         """Whether some seed was scored by code that no commit holds."""
         return any(r.harness.dirty for r in self.row.results)
@@ -161,11 +173,6 @@ def is_leaky(row: Row) -> bool:
     """A split known to share ground with training: a published one kept for comparison, or a note that says so."""
     named = row.dataset.name.endswith("-official") or row.dataset.split.startswith("official")
     return named or any(re.search(r"\bleak", r.note, re.IGNORECASE) for r in row.results)
-
-
-def device_class(speed: Speed) -> str:
-    """Figures of different classes are never compared: device and threads."""
-    return f"{speed.device or 'device not stated'}, {speed.threads} thread{'s' if speed.threads > 1 else ''}"
 
 
 def unit_score(row: Row, unit: str, key: str) -> float | None:
