@@ -8,6 +8,7 @@ both name the submission's id and fit no other.
 from __future__ import annotations
 
 import re
+from datetime import datetime
 from typing import Annotated, Literal
 
 from pydantic import AfterValidator, Field, JsonValue
@@ -18,12 +19,19 @@ from ..datasets.spec import Name, SafePath, Sha256, SplitName, Strict, Version
 Tier = Literal["claimed", "scored", "reproduced"]
 Seed = Annotated[int, Field(ge=0, le=2**32)]
 Text = Annotated[str, Field(min_length=1, max_length=500)]
-Time = Annotated[str, Field(pattern=r"^20\d\d-[01]\d-[0-3]\dT[0-2]\d:[0-5]\d:[0-5]\dZ$")]
 Contact = Annotated[str, Field(max_length=200, pattern=r"^([^@\s<>\"']+@[^@\s<>\"']+\.[A-Za-z]+|https://[^\s<>\"']+)$")]
 Licence = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9.+() -]{0,99}$")]
 
 _HUB = r"[A-Za-z0-9][\w.-]{0,95}/[A-Za-z0-9][\w.-]{0,95}@[0-9a-f]{40}"
 _WEB = r"https://[A-Za-z0-9-]+(\.[A-Za-z0-9-]+)+(:\d{1,5})?(/[\w.~%!$&()*+,;=:@/-]*)?"
+
+
+def _time(text: str) -> str:
+    datetime.strptime(text, "%Y-%m-%dT%H:%M:%SZ")
+    return text
+
+
+Time = Annotated[str, Field(pattern=r"^20[0-9]{2}(-[0-9]{2}){2}T[0-9]{2}(:[0-9]{2}){2}Z$"), AfterValidator(_time)]
 
 
 def _place(text: str) -> str:

@@ -182,6 +182,7 @@ def test_a_newer_form_asks_for_a_newer_version(packed):
         (lambda raw: raw["runs"][0].update(seed=9), "/runs/0/records/.*/seed: expected 9, found 0"),
         (lambda raw: raw["runs"][0]["records"].pop("val"), "/runs/0/records: needs records and predictions of val"),
         (lambda raw: raw.update(training_data=[]), "/training_data: a trained model must declare"),
+        (lambda raw: raw.update(submitted="2026-02-30T00:00:00Z"), "/submitted: Value error, day"),
         (lambda raw: raw["model"].update(trained=False), "/model/trained: false, but there are weights"),
     ],
 )
