@@ -237,7 +237,7 @@ def risk_coverage(counts: NDArray) -> tuple[NDArray[np.float64], NDArray[np.floa
 def area_under_risk_coverage(counts: NDArray) -> float:
     """Mean over answers of the risk at the coverage that lets each one in; NaN without answers.
 
-    Geifman et al. 2019 (arXiv:1805.08206), equation 2; equally confident answers are let in together.
+    Geifman et al. 2019 (arXiv:1805.08206); equally confident answers are let in together.
 
     Args:
         counts: (256, 2) as for ``risk_coverage``.
