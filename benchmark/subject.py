@@ -18,7 +18,7 @@ from ..datasets.context import context_scale
 from ..datasets.footprints import corners_lonlat
 from ..datasets.raster import open_raster
 from ..datasets.reader import open_split
-from ..datasets.spec import Band, ClassDef
+from ..datasets.spec import Band, ClassDef, load_manifest
 from ..datasets.transforms import Preprocess
 from ..errors import InputError
 from ..models.fetch import find_weights
@@ -74,12 +74,19 @@ def find_subject(
             data = folder if folder.is_dir() else None
         folder = find_weights(target, None)
         return Subject(pretrained.name, pretrained.args, folder, pretrained.weights_sha256, data, pretrained)
-    task = find_model(target).tasks[0]
-    if task not in ("segmentation", "classification"):
+    tasks, preprocess, classes = find_model(target).tasks, synthetic_preprocess(channels), None
+    task = tasks[0]
+    if data is not None:
+        manifest = load_manifest(data)
+        task, classes = manifest.task.kind, manifest.task.classes
+        preprocess = Preprocess.from_manifest(manifest, normalization="per_chip")
+    if task not in tasks or task not in ("segmentation", "classification"):
         raise InputError(
-            f"{target} has no chips of its own to be timed on", hint="give a run folder, or weights and --dataset"
+            f"{target} is for {' or '.join(tasks)}; random weights are timed on class maps and patches only",
+            where=data,
+            hint="give a run folder, or a folder of weights and --dataset",
         )
-    folder = random_weights(target, arguments, synthetic_preprocess(channels), room, task)
+    folder = random_weights(target, arguments, preprocess, room, task, classes)
     return Subject(target, dict(arguments), folder, None, data, from_pretrained(folder))
 
 
@@ -91,12 +98,17 @@ def synthetic_preprocess(channels: int) -> Preprocess:
 
 
 def random_weights(
-    name: str, arguments: Mapping[str, Any], preprocess: Preprocess, room: Path, task: str = "segmentation"
+    name: str,
+    arguments: Mapping[str, Any],
+    preprocess: Preprocess,
+    room: Path,
+    task: str = "segmentation",
+    classes: Sequence[ClassDef] | None = None,
 ) -> Path:
-    """Save a freshly made model of a registered name, seed 0; one logit per pixel, or three per patch."""
-    classes = CLASSES[:2] if task == "segmentation" else CLASSES
+    """Save a fresh model of a registered name, seed 0; without ``classes`` for two of pixels, or three of patches."""
+    classes = classes or (CLASSES[:2] if task == "segmentation" else CLASSES)
     inputs = dict.fromkeys(find_model(name).inputs, preprocess.channels)
-    spec = ModelSpec(inputs, 1 if task == "segmentation" else len(classes))
+    spec = ModelSpec(inputs, 1 if task == "segmentation" and len(classes) == 2 else len(classes))
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         model = create_model(name, spec, **arguments)

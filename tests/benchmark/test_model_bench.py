@@ -25,7 +25,7 @@ from tidemark.benchmark.records import Speed
 from tidemark.benchmark.speed_process import Job, measure
 from tidemark.benchmark.speed_record import Gate, read_speed_record
 from tidemark.datasets.raster import open_raster
-from tidemark.errors import ConfigError, FormatError, InputError, WeightsError
+from tidemark.errors import ConfigError, DeviceError, FormatError, InputError, WeightsError
 
 CPU = torch.device("cpu")
 SMALL = {"width": 4, "hidden": 16}
@@ -110,7 +110,7 @@ def test_a_record_holds_the_figures_of_every_row_and_reads_back(tmp_path, capsys
             read_speed_record(out)
 
 
-def test_what_cannot_be_measured_is_said_in_one_line(tmp_path, weights):
+def test_what_cannot_be_measured_is_said_in_one_line(tmp_path, weights, tiny_dataset):
     for wrong, error, words in (
         (Request("model", "patch-cmn"), ConfigError, "did you mean patch-cnn"),
         (Request("model", "otsu"), ConfigError, "trivial row"),
@@ -120,9 +120,22 @@ def test_what_cannot_be_measured_is_said_in_one_line(tmp_path, weights):
         (Request("model", str(tmp_path)), WeightsError, "config.json"),
         (Request("end-to-end", str(weights)), InputError, "--dataset"),
         (Request("model", str(weights), arguments={"width": 4}), InputError, "--arg"),
+        (Request("scene", "patch-cnn", scene=tmp_path / "none.tif", arguments=SMALL), InputError, "none.tif"),
+        (Request("model", "unet", dataset=tiny_dataset(kind="classification", shape=(2, 16, 16))), InputError, "unet"),
     ):
         with pytest.raises(error, match=words):
             bench_speed(replace(wrong, quick=True, device="cpu"))
+    if not torch.cuda.is_available():
+        with pytest.raises(DeviceError, match="GPU"):
+            bench_speed(Request("model", "patch-cnn", quick=True, device="cuda"))
+
+
+def test_a_registered_model_is_made_for_the_bands_and_classes_of_a_given_data_set(tiny_dataset, tmp_path, job):
+    folder = tiny_dataset(kind="classification", classes=4, shape=(3, 16, 16))
+    found = subject.find_subject("patch-cnn", tmp_path, channels=2, arguments=SMALL, data=folder)
+    assert found.pretrained.spec.in_channels == {"image": 3} and found.pretrained.spec.out_channels == 4
+    own = replace(job, kind="end-to-end", weights=str(found.folder), reference="", data=str(folder), split="val")
+    assert measure(own)["chip"] == [3, 16, 16]
 
 
 def test_a_compiler_that_fails_leaves_its_row_out_and_the_others_stand(tmp_path, job, monkeypatch):
