@@ -5,14 +5,16 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from ..errors import InputError
+from ..errors import InputError, SceneError
 from .files import sha256_file
 from .footprints import corners_lonlat, near_pairs
+from .labelled import relative_error
 from .plan import Plan, SceneJob, group_shards
 from .raster import Grid, wgs84_bounds
 from .spec import Header, Scene, SkippedScene, SourceFile
@@ -22,6 +24,15 @@ SIMULATED = "simulation.json"  # a source that holds it was made by ``tidemark s
 SIDECARS = {".shp": (".shx", ".dbf", ".prj")}
 FRACTIONS = {"train": 0.7, "val": 0.15, "test": 0.15}
 MAX_TEXT_BYTES = 8 << 20
+
+
+@contextmanager
+def relative_errors(folder: Path) -> Iterator[None]:
+    """Name files relative to the source in what is raised inside: what is recorded must not depend on its place."""
+    try:
+        yield
+    except SceneError as error:
+        raise relative_error(error, folder) from None
 
 
 def walk(folder: Path) -> Iterator[str]:

@@ -25,7 +25,7 @@ from ..dswe import FILL, MAX_CLOUD, MIN_VALID, MIN_WATER, code_counts, pair_faul
 from ..labelled import IGNORE, relative_error
 from ..mosaic import Mosaic, overlap
 from ..plan import ChipRef, Plan, SceneJob
-from ..products import FRACTIONS, find, ground_keys, is_simulated, make_plan, read_text, source_files
+from ..products import FRACTIONS, find, ground_keys, is_simulated, make_plan, read_text, relative_errors, source_files
 from ..spec import Array, Band, BuilderInfo, ClassDef, Header, SkippedScene, Task
 from ..splits import by_group
 
@@ -156,7 +156,7 @@ class AlosScene:
         self._stack = ExitStack()
 
     def __enter__(self) -> AlosScene:
-        with self._stack as stack:
+        with self._stack as stack, relative_errors(self.folder):
             self._sar = [
                 stack.enter_context(raster.open_raster(self.folder / self.payload["layers"][p], num_threads=2))
                 for p in ("hh", "hv")

@@ -23,7 +23,7 @@ from ..context import context_window, shrink
 from ..labelled import IGNORE, relative_error, to_classes
 from ..plan import ChipRef, Plan, SceneJob
 from ..polygons import Polygons, read_polygons
-from ..products import FRACTIONS, find, ground_keys, is_simulated, make_plan, source_files
+from ..products import FRACTIONS, find, ground_keys, is_simulated, make_plan, relative_errors, source_files
 from ..spec import Array, Band, BuilderInfo, ClassDef, Header, SkippedScene, Task
 from ..splits import by_group, by_table
 
@@ -142,7 +142,7 @@ class TibetScene:
 
     def __enter__(self) -> TibetScene:
         payload = self.job.payload
-        with self._stack:  # closes what is open when something further cannot be opened
+        with self._stack, relative_errors(self.folder):  # closes what is open when a further file cannot be
             self._images: dict[str, DatasetReader] = {
                 orbit: self._open(name) for orbit, name in sorted(payload["images"].items())
             }

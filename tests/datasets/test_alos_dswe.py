@@ -1,5 +1,7 @@
 """alos-dswe: every layer at its place on the SAR grid, the pair rule, the label codes, the tenth of known labels."""
 
+import shutil
+
 import numpy as np
 import pytest
 import rasterio
@@ -109,13 +111,26 @@ def add_terrain(folder, numbers):
         write(folder / "hand" / name, hand, "EPSG:4326", transform, nodata=np.nan)
 
 
-@pytest.fixture
-def folder(tmp_path):
+@pytest.fixture(scope="session")
+def source(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("alos") / "src"
     for number in range(3):
-        add_scene(tmp_path / "src", number)
-        add_dswe(tmp_path / "src", number, tile=f"01801{number}")
-    add_terrain(tmp_path / "src", range(3))
-    return tmp_path / "src"
+        add_scene(folder, number)
+        add_dswe(folder, number, tile=f"01801{number}")
+    add_terrain(folder, range(3))
+    return folder
+
+
+@pytest.fixture
+def folder(source, tmp_path):
+    return shutil.copytree(source, tmp_path / "src")
+
+
+@pytest.fixture(scope="session")
+def built(source, tmp_path_factory):
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(engine, "run_task", make_shard)
+        return make(source, tmp_path_factory.mktemp("alos"))
 
 
 @pytest.fixture(autouse=True)
@@ -143,8 +158,8 @@ def chips_of(made):
     }
 
 
-def test_layers_lie_on_the_sar_grid_in_their_order(folder, tmp_path):
-    made = make(folder, tmp_path)
+def test_layers_lie_on_the_sar_grid_in_their_order(built, tmp_path):
+    made = built
     bands = load_manifest(made).array("image").bands
     assert [b.name for b in bands] == ["hh", "hv", "red", "nir", "swir1", "swir2", "dem", "hand"]
     assert [b.unit for b in bands] == ["dB"] * 2 + ["reflectance"] * 4 + ["m"] * 2
@@ -167,8 +182,8 @@ def test_layers_lie_on_the_sar_grid_in_their_order(folder, tmp_path):
     np.testing.assert_allclose(physical[inside], (90 - 1) / 363, rtol=1e-5)
 
 
-def test_labels_are_the_codes_of_the_nearest_dswe_pixel(folder, tmp_path):
-    made = make(folder, tmp_path)
+def test_labels_are_the_codes_of_the_nearest_dswe_pixel(built, tmp_path):
+    made = built
     granule, sar, _ = add_scene(tmp_path / "again", 1)
     _, mask, transform = chips_of(made)[f"{granule}_0_0"]
     lon, _ = ground(rasterio.Affine(*transform), (512, 512), UTM)
@@ -239,12 +254,12 @@ def test_a_scene_without_usable_labels_is_left_out_and_says_why(folder, tmp_path
     assert [s.id for s in manifest.skipped] == ["AP_15743_FBD_F0290_RT1"]
 
 
-def test_tiles_of_one_date_are_mosaicked(folder, tmp_path):
+def test_tiles_of_one_date_are_mosaicked(built, folder, tmp_path):
     path = next((folder / "dswe").rglob("LE07_CU_018011_*_INWAM.TIF"))
     with rasterio.open(path) as opened:
         codes, transform, shape = opened.read(1), opened.transform, opened.shape
     half = shape[1] // 2
-    whole = chips_of(make(folder, tmp_path / "whole"))
+    whole = chips_of(built)
     write(path, codes[:, :half], ALBERS, transform, nodata=255)
     other = path.with_name(path.name.replace("018011", "019011"))
     write(other, codes[:, half:], ALBERS, transform * rasterio.Affine.translation(half, 0), nodata=255)
@@ -252,22 +267,21 @@ def test_tiles_of_one_date_are_mosaicked(folder, tmp_path):
     assert all(np.array_equal(whole[c][1], parts[c][1]) for c in whole) and set(whole) == set(parts)
 
 
-def test_a_chip_with_less_than_a_tenth_of_labels_is_dropped(folder, tmp_path):
-    chips = chips_of(make(folder, tmp_path))
+def test_a_chip_with_less_than_a_tenth_of_labels_is_dropped(built):
+    chips = chips_of(built)
     # of the lower right chip, 48 x 188 pixels lie inside the scene: 3.4 %
     assert f"{'AP_15743_FBD_F0290_RT1'}_512_512" not in chips
     for image, mask, _ in chips.values():
         assert (mask != 255).mean() >= 0.1 and image.shape == (8, 512, 512)
 
 
-def test_sar_only_is_a_selection_of_bands(folder, tmp_path):
-    made = make(folder, tmp_path)
-    sample = ChipDataset(made, "train", bands=["hh", "hv", "dem", "hand"])[0]
+def test_sar_only_is_a_selection_of_bands(built):
+    sample = ChipDataset(built, "train", bands=["hh", "hv", "dem", "hand"])[0]
     assert sample["image"].shape == (4, 512, 512) and sample["image"].isfinite().all()
 
 
-def test_smoothing_flattens_speckle_and_leaves_the_rest(folder, tmp_path):
-    rough, smooth = make(folder, tmp_path), make(folder, tmp_path, despeckle=0.35)  # the authors' weight
+def test_smoothing_flattens_speckle_and_leaves_the_rest(built, folder, tmp_path):
+    rough, smooth = built, make(folder, tmp_path, despeckle=0.35)  # the authors' weight
     assert smooth.parent.name == "alos-dswe-smoothed" and load_manifest(smooth).builder.parameters == {
         "despeckle": 0.35
     }
