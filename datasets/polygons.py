@@ -57,6 +57,19 @@ class Polygons:
             claimed |= inside
         return out
 
+    def classes_at(self, x: np.ndarray, y: np.ndarray) -> np.ndarray:
+        """uint8 (N,): the class of the polygons that hold each point; 255 where none does, or two classes claim it."""
+        out = np.full(len(x), IGNORE, np.uint8)
+        claimed = np.zeros(len(x), bool)
+        points, polygons = self._tree.query(shapely.points(x, y), predicate="within")
+        for value in np.unique(self.values[polygons]):
+            inside = np.zeros(len(x), bool)
+            inside[points[self.values[polygons] == value]] = True
+            out[inside & ~claimed] = value
+            out[inside & claimed] = IGNORE
+            claimed |= inside
+        return out
+
 
 def read_polygons(
     path: str | Path,
