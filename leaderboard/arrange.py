@@ -105,7 +105,7 @@ def _table(section: str, table: BoardTable, val: Mapping[tuple, Cell], *, ranked
         claimed,
         any(e.val is not None for e in entries + claimed),
         paretos,
-        tuple(sorted({e.device_class for e in entries + claimed if e.speed})),
+        tuple(sorted({e.device for e in entries + claimed if e.speed})),
         published_for(table.dataset, table.version, table.split),
         any(r.skill is not None for r in placed),
     )

@@ -73,7 +73,8 @@ def space_card(tables: Sequence[dict]) -> str:
 
 `{PAGE_NAME}` is the whole page: one file that loads nothing from the network and works without JavaScript.
 `{page}` and `{parquet}` hold the same figures as data. Made by Tidemark {__version__} with
-`tidemark leaderboard publish`; edit the records, not these files.
+`tidemark leaderboard publish`; edit the records, not these files. How to submit a model: `leaderboard/SUBMIT.md` in
+Tidemark's repository.
 
 | data set | split | task | rows |
 |---|---|---|---|

@@ -150,6 +150,7 @@ def _html(board: Board, maps: gallery.Maps, maps_left_out: int, detail: Detail) 
         compared=explore.compared,
         separation=explore.separation,
         maps_of=lambda table: gallery.shown_for(table, maps),
+        stated_speed=lambda table: any(e.speed and not e.board.house for e in table.all_entries),
         min_units_interval=MIN_UNITS,
         min_units_rank=MIN_UNITS_RANK,
         script=Markup(script),

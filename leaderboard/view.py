@@ -72,11 +72,15 @@ class Entry:
         return self.row.speed if self.row.speed and self.row.speed.kind == "end-to-end" else None
 
     @property
+    def device(self) -> str:
+        """Device and threads of the throughput."""
+        speed = self.speed
+        return f"{speed.device or 'device not stated'}, {speed.threads} thread{'s' if speed.threads > 1 else ''}"
+
+    @property
     def device_class(self) -> str:
         """Figures of different classes are never compared: device, threads, and whether the harness measured them."""
-        speed = self.speed
-        name = f"{speed.device or 'device not stated'}, {speed.threads} thread{'s' if speed.threads > 1 else ''}"
-        return name if self.board.house else f"{name}, as stated by submitters"
+        return self.device if self.board.house else f"{self.device}, as stated by submitters"
 
     @property
     def dirty(self) -> bool:
