@@ -40,7 +40,15 @@ from .records import (
     make_result,
     write_result,
 )
-from .scores import BOUNDARY_KEYS, as_histogram, as_metric, estimates, histogram_metrics, unit_scores
+from .scores import (
+    BOUNDARY_KEYS,
+    abstained_metric,
+    as_histogram,
+    as_metric,
+    estimates,
+    histogram_metrics,
+    unit_scores,
+)
 
 
 @dataclass(frozen=True)
@@ -187,8 +195,6 @@ def figures_of(scored: Scored) -> tuple[dict[str, Metric], tuple[Unit, ...]]:
         {key: np.stack([u.sums[key] for u in counts])[None] for key in counts[0].sums} if summed else None,
     )
     found = {key: as_metric(value) for key, value in estimates(scored.task, names, stacked).items()}
-    pixels, abstained = sum(u.pixels for u in counts), sum(u.abstained for u in counts)
-    found["abstained"] = Metric(value=abstained / pixels if pixels else None)
     if not summed:
         found |= {"ece": Metric(value=None), "aurc": Metric(value=None)} | histogram_metrics(*_histograms(scored))
     units = tuple(
@@ -205,7 +211,7 @@ def figures_of(scored: Scored) -> tuple[dict[str, Metric], tuple[Unit, ...]]:
         )
         for (unit, c), scores in zip(scored.units.items(), unit_scores(scored.task, names, stacked), strict=True)
     )
-    return found, units
+    return found | abstained_metric(units), units
 
 
 def _names(scored: Scored) -> list[str]:

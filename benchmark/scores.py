@@ -96,7 +96,8 @@ def check_figures(result: Result, where: object = None) -> None:
             raise FormatError(f"/units/{number}/sums{fault}", where=where, hint="evaluate again")
     counts = counts_of([result])
     expected = {key: as_metric(value) for key, value in estimates(result.task, names, counts).items()}
-    for key, found in {**expected, **histogram_metrics(result.calibration, result.confidence)}.items():
+    expected |= histogram_metrics(result.calibration, result.confidence) | abstained_metric(result.units)
+    for key, found in expected.items():
         stated = result.metrics.get(key)
         if stated is None or not _same(stated, found):
             raise FormatError(
@@ -116,10 +117,18 @@ def histogram_metrics(calibration: Histogram | None, confidence: Histogram | Non
     """The figures that the histograms of stored probabilities decide; none without probabilities."""
     found = {}
     if calibration is not None:
-        found["ece"] = Metric(value=metrics.none(metrics.expected_calibration_error(_as_counts(calibration))))
+        found["ece"] = Metric(value=metrics.none(metrics.expected_calibration_error(as_counts(calibration))))
     if confidence is not None:
-        found["aurc"] = Metric(value=metrics.none(metrics.area_under_risk_coverage(_as_counts(confidence))))
+        found["aurc"] = Metric(value=metrics.none(metrics.area_under_risk_coverage(as_counts(confidence))))
     return found
+
+
+def abstained_metric(units: Sequence[Unit]) -> dict[str, Metric]:
+    """The share of valid pixels without an answer; nothing where a unit does not count them."""
+    if any("abstained" not in unit.counts for unit in units):
+        return {}
+    pixels = sum(unit.pixels for unit in units)
+    return {"abstained": Metric(value=sum(unit.counts["abstained"] for unit in units) / pixels if pixels else None)}
 
 
 def as_histogram(counts: NDArray[np.int64]) -> Histogram:
@@ -127,7 +136,8 @@ def as_histogram(counts: NDArray[np.int64]) -> Histogram:
     return Histogram(missed=tuple(counts[:, 0].tolist()), hit=tuple(counts[:, 1].tolist()))
 
 
-def _as_counts(histogram: Histogram) -> NDArray[np.int64]:
+def as_counts(histogram: Histogram) -> NDArray[np.int64]:
+    """A record's histogram as (256, 2), for ``metrics.risk_coverage`` and the like."""
     return np.array([histogram.missed, histogram.hit], np.int64).T
 
 

@@ -14,7 +14,7 @@ import tidemark
 from tidemark.benchmark import counting, evaluate
 from tidemark.benchmark.evaluate import evaluate_run, score
 from tidemark.benchmark.records import read_result
-from tidemark.benchmark.scores import check_figures
+from tidemark.benchmark.scores import abstained_metric, check_figures
 from tidemark.configs import make_config
 from tidemark.datasets.files import sha256_file
 from tidemark.datasets.reader import open_split
@@ -101,6 +101,7 @@ def test_255_on_a_valid_pixel_is_wrong_and_is_counted(water, tmp_path):
     found, units = evaluate.figures_of(score(blank, water, "test"))
     assert found["oa"].value == 0 and found["iou"].value == 0 and found["abstained"].value == 1
     assert sum(unit.counts["abstained"] for unit in units) == 6 * 31 * 31
+    assert abstained_metric(units) == {"abstained": found["abstained"]}
 
 
 @pytest.mark.parametrize("batch_bytes", [1, 5000, 1 << 30])

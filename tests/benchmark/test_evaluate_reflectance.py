@@ -183,6 +183,7 @@ def test_chip_sums_add_up_to_the_units_and_their_table_is_pinned(run):
         (lambda unit: unit["sums"]["pixels"].__setitem__(0, 5.0), "/units/1/sums/pixels: 5.0, the unit states 762"),
         (lambda unit: unit["sums"]["ssim"].__setitem__(0, 0.0), "/metrics/ssim: "),
         (lambda unit: unit["scores"].update({"psnr": 60.0}), "/units/1/scores/psnr: 60.0 stated"),
+        (lambda unit: unit["counts"].update({"abstained": 9}), "/metrics/abstained: "),
         (lambda unit: unit["sums"].update({"ndvi": [1.0]}), "sums .* those of 'test-0' are"),
         (lambda unit: unit["sums"].update({"extra": [1.0]}), "sums .* those of 'test-0' are"),
         (lambda unit: unit["sums"]["ssim"].__setitem__(0, float("inf")), "finite|not valid JSON|not a result"),
