@@ -6,6 +6,7 @@ import datetime
 from pathlib import Path
 
 import numpy as np
+import rasterio
 
 from . import landsat8, optics, sentinel2
 from .optics import Sun
@@ -19,7 +20,7 @@ BASELINES = ("0301", "0400", "0500", "0509")  # without and with the offset of b
 ZONES = (30, 31, 32, 33)
 
 
-def simulate_l8s2(out: Path, seed: int, scenes: int, size: int, driver: str = "JP2OpenJPEG") -> list[Path]:
+def simulate_l8s2(out: Path, seed: int, scenes: int, size: int, driver: str | None = None) -> list[Path]:
     """Write so many pairs of ``size`` Sentinel-2 pixels a side, a multiple of 2; every pair lies in a tile of its own.
 
     Args:
@@ -27,8 +28,11 @@ def simulate_l8s2(out: Path, seed: int, scenes: int, size: int, driver: str = "J
         seed: everything is drawn from it and the pair's number.
         scenes: pairs.
         size: pixels of 10 m.
-        driver: of the Sentinel-2 bands, JP2OpenJPEG or GTiff.
+        driver: of the Sentinel-2 bands, JP2OpenJPEG or GTiff; by default the first that GDAL has here.
     """
+    if driver is None:
+        with rasterio.Env() as environment:
+            driver = "JP2OpenJPEG" if "JP2OpenJPEG" in environment.drivers() else "GTiff"
     written = []
     for index in range(scenes):
         rng = np.random.default_rng(np.random.SeedSequence(seed, spawn_key=(4, index)))

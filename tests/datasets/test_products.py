@@ -14,6 +14,7 @@ from rasterio import features
 from rasterio.vrt import WarpedVRT
 from tidemark.datasets import raster
 from tidemark.datasets.simulate import alos_dswe, ancillary, dswe
+from tidemark.datasets.simulate.l8s2 import simulate_l8s2
 from tidemark.datasets.simulate.products import PRODUCTS, simulate_product
 from tidemark.datasets.simulate.tibet import scene_numbers
 from tidemark.errors import InputError, StorageError
@@ -295,6 +296,15 @@ def test_sentinel_2_bands_lie_in_their_safe_folder(folders):
         assert set(np.unique(read(sentinel2(safe, "SCL")))) <= {3, 4, 5, 6, 8, 9}
         # dark water and vegetation: without the offset the digital numbers start near 0, with it near 1000
         assert (np.percentile(read(sentinel2(safe, "B04")), 2) > 1000) == (index == 1)
+
+
+def test_sentinel_2_bands_are_lossless_and_may_be_geotiffs(folders, tmp_path):
+    simulate_l8s2(tmp_path, seed=3, scenes=1, size=128, driver="GTiff")
+    written = sorted(tmp_path.glob("*.SAFE/GRANULE/*/IMG_DATA/*/*.tif"))
+    assert len(written) == 7
+    for path in written:
+        other = folders / "l8s2" / path.relative_to(tmp_path).with_suffix(".jp2")
+        np.testing.assert_array_equal(read(path), read(other))
 
 
 def test_landsat_8_folders_look_like_usgs(folders):
