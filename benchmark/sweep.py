@@ -143,6 +143,7 @@ def plan(spec: TableSpec, profile: str, data_root: str | Path, out: str | Path) 
     Raises:
         FormatError: a data set is missing (with its build command), or lacks a split.
         InputError: a row is to be scored on data with other bands or classes, or has no weights to score elsewhere.
+        ConfigError: an unknown profile, or the same run twice.
     """
     if profile not in spec.profiles:
         raise ConfigError(f"no profile {profile!r}, there is {', '.join(spec.profiles)}", where=spec.title)
@@ -179,6 +180,10 @@ def plan(spec: TableSpec, profile: str, data_root: str | Path, out: str | Path) 
                     ]
                 run_id = f"{config_hash(cfg, manifest.content_sha256)}-seed{seed}"
                 jobs.append(Job(row.recipe, overrides, seed, cfg.TRAIN.DEVICE, folder, run_id, tuple(targets)))
+    first: dict[str, Job] = {}
+    for job in jobs:
+        if first.setdefault(job.run_id, job) is not job:
+            raise ConfigError(f"two rows ask for the same run ({first[job.run_id]}; {job})", where=spec.title)
     return jobs
 
 

@@ -14,6 +14,7 @@ from tidemark.benchmark.foreign_files import chip_places
 from tidemark.benchmark.imports import import_predictions
 from tidemark.benchmark.records import read_result
 from tidemark.benchmark.tables import rows
+from tidemark.cli import app
 from tidemark.datasets import build as engine
 from tidemark.datasets.reader import open_split
 from tidemark.datasets.simulate import simulate_scenes
@@ -22,6 +23,7 @@ from tidemark.datasets.worker import make_shard
 from tidemark.errors import FormatError, InputError, TidemarkError
 from tidemark.models.predictions import Predictions
 from tidemark.models.runs import read_run
+from typer.testing import CliRunner
 
 SIZE = (64, 64)
 
@@ -88,6 +90,16 @@ def test_a_perfect_foreign_model_is_perfect_and_stands_in_the_table_by_its_name(
     (row,) = rows([result])
     assert row.label == "Their net"
     assert read_run(run).model == "theirs"
+
+
+def test_the_command_says_what_comes_next(tiny, tmp_path):
+    write_npz(tmp_path / "all.npz", truth(tiny))
+    run = tmp_path / "run"
+    given = ["import-predictions", str(tmp_path / "all.npz"), "--dataset", str(tiny), "--out", str(run)]
+    done = CliRunner().invoke(app, given + ["--model", "their-net", "--seed", "3", "--parameters", "12"])
+    assert done.exit_code == 0 and done.output.strip() == f"{run}; next: tidemark evaluate {run} --split test"
+    info = read_run(run)
+    assert (info.model, info.seed, info.parameters) == ("their-net", 3, 12)
 
 
 @pytest.mark.parametrize("form", ["npy", "npz-by-chip", "tif", "bool"])

@@ -229,6 +229,14 @@ def test_a_table_with_a_fault_is_refused_with_its_place(table, change, message):
         load_table(table)
 
 
+def test_the_same_run_in_two_rows_is_refused_for_they_would_write_to_one_folder(table, data, tmp_path):
+    spec = yaml.safe_load(table.read_text())
+    spec["parts"][0]["rows"].append({"recipe": str(tmp_path / "otsu.yaml"), "seeds": [1]})
+    table.write_text(yaml.safe_dump(spec))
+    with pytest.raises(ConfigError, match="two rows ask for the same run .*otsu.yaml seed 1 on tiny 1.0.0"):
+        plan(load_table(table), "cpu", data, tmp_path)
+
+
 def test_an_unknown_table_or_profile_names_the_known_ones(table, data, tmp_path):
     with pytest.raises(ConfigError, match="no such table; there is ombria, polar-patch"):
         load_table("omria")
