@@ -132,16 +132,16 @@ class ChipDataModule(LightningDataModule):
         images, known = {}, {}
         for name, array in (("image", self.image), *((array.name, array) for array in self.contexts)):
             images[name], known[name] = preprocess(batch[array.name])
-        for array in self.manifest.arrays:
-            if array.role == "valid":
-                known["image"] = known["image"] & (batch[array.name] != 0)
+        stored = [array.name for array in self.manifest.arrays if array.role == "valid"]
+        if stored:  # as in evaluation, they alone say where the input is valid
+            known["image"] = torch.stack([batch[name] != 0 for name in stored]).all(0)
         label = batch[self.label.name].to(torch.int64)
         mask = label if self.label.role == "mask" else None
         if mask is not None:
             unlabelled = ~known["image"] | (mask == self.manifest.task.ignore_index)
             mask = torch.where(unlabelled, IGNORE, mask)
         if training is not None and self.augment is not None:
-            if preprocess.partial:  # a band without data stays without
+            if preprocess.partial or stored:  # a band without data stays without
                 known = {name: valid[:, None] & (images[name] != 0) for name, valid in known.items()}
             sampler = training.sampler
             images, known, mask = augment(

@@ -70,6 +70,7 @@ def tiny_dataset(tmp_path_factory) -> Callable:
         arrays: tuple[Array, ...] | None = None,
         placed: bool = True,
         contexts: tuple[str, ...] = (),
+        valid: bool = False,
         make: Callable[[np.random.Generator, Header], dict[str, np.ndarray]] = water_chip,
     ):
         key = repr((name, version, codec, kind, chips, shape, dtype, bands, classes, arrays, placed, make))
@@ -98,6 +99,7 @@ def tiny_dataset(tmp_path_factory) -> Callable:
             or (
                 Array(name="image", dtype=dtype, shape=shape, role="image", bands=bands),
                 *(Array(name=n, dtype=dtype, shape=shape, role="context", bands=bands) for n in contexts),
+                *([Array(name="valid", dtype="uint8", shape=shape[1:], role="valid")] if valid else []),
                 Array(name=role, dtype="uint8", shape=size, role=role),
             ),
             builder=BuilderInfo(name="tiny", version="1.0.0"),

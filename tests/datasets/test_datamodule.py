@@ -198,3 +198,18 @@ def test_partial_keeps_the_labels_of_a_scene_that_misses_an_orbit(tiny_dataset):
         assert ((found["mask"] == 1).flatten(1).sum(1) == kept).all()
         assert found["valid"].flatten(1).sum(1).tolist() == [kept, kept]
         assert (found["image"][:, 1] == 0).all()  # the missing orbit stays missing
+
+
+def test_a_stored_mask_of_validity_alone_decides(tiny_dataset):
+    bands = (Band(name="a", nodata=0), Band(name="b", nodata=1))
+
+    def make(rng, header):
+        image = np.ones((2, 16, 16), np.uint8)  # the second band has no data anywhere
+        valid = (np.arange(16) > 0) * np.ones((16, 1))
+        return {"image": image, "valid": valid.astype(np.uint8), "mask": np.ones((16, 16), np.uint8)}
+
+    folder = tiny_dataset(name="valid", shape=(2, 16, 16), dtype="uint8", bands=bands, valid=True, make=make)
+    data = module(folder, None, normalization="none")
+    batch = data.prepare(next(iter(data.loader("val"))))
+    assert (batch["mask"][:, :, 0] == 255).all() and (batch["mask"][:, :, 1:] == 1).all()
+    assert (batch["image"][:, 1] == 0).all()
