@@ -11,16 +11,7 @@ from ..datasets.spec import Band
 from ..datasets.statistics import valid_pixels
 
 Rows = Callable[[int, int], np.ndarray]
-ROWS_AT_A_TIME = 128
-
-
-def as_float(stored: np.ndarray, bands: Sequence[Band]) -> np.ndarray:
-    """Stored values (C, H, W) as float32, NaN where a band has no data."""
-    planes = [
-        np.where(valid_pixels(plane, band), plane, np.nan).astype(np.float32)
-        for plane, band in zip(stored, bands, strict=True)
-    ]
-    return np.stack(planes)
+ROWS_AT_A_TIME = 64
 
 
 class PaddedScene:
@@ -41,8 +32,10 @@ class PaddedScene:
         found = np.full((len(self.bands), stop - first, right - left), np.nan, np.float32)
         top, bottom, width = max(first, 0), min(stop, self.height), min(right, self.width)
         if top < bottom:
-            rows = as_float(self.read_rows(top, bottom), self.bands)
-            found[:, top - first : bottom - first, -left : width - left] = rows[:, :, :width]
+            inside = found[:, top - first : bottom - first, -left : width - left]
+            for plane, stored, band in zip(inside, self.read_rows(top, bottom), self.bands, strict=True):
+                plane[:] = stored[:, :width]
+                plane[~valid_pixels(stored[:, :width], band)] = np.nan
         return found
 
 
@@ -116,6 +109,7 @@ class _Picked:
     def __call__(self, top: int, left: int) -> np.ndarray:
         row, column, height, _ = context_window((top, left, *self.tile), self.scale)
         if top != self.top:
+            self.rows = np.empty(0, np.float32)  # two of them would be the most memory of all
             self.top, self.rows = top, self._pick(row + self.steps[0])
         return _columns(self.rows, column + self.steps[1])
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -142,16 +144,21 @@ def test_tiles_too_small_for_the_published_layout_are_refused():
 )
 @pytest.mark.parametrize(
     ("orbit", "file", "expected"),
-    [("ascending", "as.pth", (0.1635, 0.9341, 0.1654)), ("descending", "des.pth", (0.1098, 0.9020, 0.1111))],
+    [
+        ("ascending", "as.pth", (0.1635, 0.9341, 0.1654)),
+        ("descending", "des.pth", (0.1098, 0.9020, 0.1111)),
+        ("both", "as_des.pth", (0.3696, 0.4321, 0.7188)),  # the chip as the ascending orbit, the other one missing
+    ],
 )
 def test_released_checkpoints_run_as_published_give_the_known_scores(tmp_path, orbit, file, expected):
     import_weights("gmnet", DATA / "gmnet" / file, tmp_path / "w", orbit=orbit)
     chip = DATA / "sen1floods11" / "Spain_7370579_S1Hand.tif"
-    bands = ["vv_asc", "vh_asc"] if orbit == "ascending" else ["vv_desc", "vh_desc"]
-    out = predict_scene(chip, tmp_path / "w", tmp_path / "water.tif", blend="published", bands=bands)
-    with rasterio.open(out) as predicted, rasterio.open(chip.with_name("Spain_7370579_LabelHand.tif")) as label:
-        truth = label.read(1)
-        counts = metrics.confusion(np.where(truth < 0, 255, truth).astype(np.uint8), predicted.read(1), 2)
+    with rasterio.open(chip) as image, rasterio.open(chip.with_name("Spain_7370579_LabelHand.tif")) as label:
+        stored, truth = image.read(), label.read(1)
+    if orbit == "both":
+        stored = np.concatenate([stored, np.full_like(stored, np.nan)])
+    found = predict_scene(stored, tmp_path / "w", blend="published").class_map
+    counts = metrics.confusion(np.where(truth < 0, 255, truth).astype(np.uint8), found, 2)
     scores = (metrics.water_iou(counts), metrics.class_precision(counts)[1], metrics.class_recall(counts)[1])
     assert tuple(round(float(score), 4) for score in scores) == expected
 
@@ -208,3 +215,40 @@ def test_names_replace_the_descriptions_of_a_file(tmp_path):
     predict_scene(tmp_path / "s.tif", weights, tmp_path / "o.tif", bands=["b", "a"])
     with pytest.raises(InputError, match="3 names of bands for 2"):
         predict_scene(tmp_path / "s.tif", weights, tmp_path / "o.tif", bands=["a", "b", "c"])
+
+
+MEMORY = """
+import sys, numpy
+sys.path.insert(0, {here!r})
+from test_pyramid import Around, BANDS, pretrained
+from tidemark.models.predict import predict_scene
+
+def status(key):
+    with open("/proc/self/status") as file:
+        return next(int(line.split()[1]) for line in file if line.startswith(key))
+
+bands = [BANDS[0].model_copy(update={{"name": name, "nodata": 0.0}}) for name in ("b0", "b1", "b2", "b3")]
+weights = pretrained(Around(), {context!r}, bands)
+predict_scene(numpy.full((4, 64, 64), -1, "int16"), weights)  # everything is loaded
+before = status("VmRSS")
+predict_scene({source!r}, weights, {out!r}, overlap=0.25, blend={blend!r})
+print(status("VmHWM") - before)
+"""
+
+
+@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="reads the peak memory from /proc")
+@pytest.mark.slow
+@pytest.mark.parametrize(("context", "blend"), [("bilinear", "hann"), ("nearest", "published")])
+def test_context_takes_a_bounded_amount_of_memory(tmp_path, context, blend):
+    """Four bands, 20 000 columns: memory grows with the width alone, and stays within 1 GiB above the model."""
+    source, profile = tmp_path / "wide.tif", {"driver": "GTiff", "dtype": "int16", "count": 4}
+    profile |= {"height": 1_500, "width": 20_000, "tiled": True, "sparse_ok": True, "compress": "deflate"}
+    with rasterio.open(source, "w", **profile) as file:
+        file.descriptions = ("b0", "b1", "b2", "b3")
+        file.write(np.full((4, 512, 512), -500, np.int16), window=rasterio.windows.Window(512, 512, 512, 512))
+    values = {"here": str(Path(__file__).parent), "source": str(source), "out": str(tmp_path / "o.tif")}
+    script = MEMORY.format(**values, context=context, blend=blend)
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    print(done.stdout)
+    assert int(done.stdout.split()[-1]) * 1024 < 1 << 30
