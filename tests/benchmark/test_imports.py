@@ -13,7 +13,7 @@ from tidemark.benchmark.evaluate import evaluate_run
 from tidemark.benchmark.foreign_files import chip_places
 from tidemark.benchmark.imports import import_predictions
 from tidemark.benchmark.records import read_result
-from tidemark.benchmark.tables import rows
+from tidemark.benchmark.tables import rows, tables
 from tidemark.cli import app
 from tidemark.datasets import build as engine
 from tidemark.datasets.reader import open_split
@@ -354,6 +354,9 @@ def test_reflectance_is_scored_from_arrays_and_from_rasters(pairs, tmp_path, for
     result = score(import_predictions([tmp_path], pairs, "test", tmp_path / "run"))
     assert result.task == "harmonization"
     assert result.headline.value == pytest.approx(40, abs=0.3)  # 20 log10 of 1 / 0.01; float16 rounds
+    (made,) = tables(rows([result]))
+    assert made.headings[2] == "PSNR (dB)" and made.cells[0][2].startswith(f"{result.headline.value:.2f}")
+    assert "NRMSE" in made.headings and not any("nir" in heading for heading in made.headings)
 
 
 @pytest.mark.parametrize(
