@@ -50,7 +50,8 @@ def tiny_dataset(tmp_path_factory) -> Callable:
     Two scenes per split, each with a shard of its own, and ``chips`` chips in each. Keyword arguments: ``name``,
     ``version``, ``codec``, ``kind`` ("segmentation", "classification", or "regression" with ``arrays``), ``chips`` (a
     number, or one per split), ``shape`` and ``dtype`` of the image, ``bands`` (of the manifest), ``classes`` (a
-    number), ``arrays`` (all that are declared, instead of image and label), ``placed`` (with CRS, bounds and
+    number), ``arrays`` (all that are declared, instead of image and label), ``contexts`` and ``valid``
+    (further arrays like the image; a mask that ``make`` fills), ``placed`` (with CRS, bounds and
     transforms) and ``make(rng, header) -> arrays``, by default ``water_chip``. Chips of less than 64 KiB are stored
     contiguously whatever the codec. Data sets are shared between tests: copy one before breaking it.
     """
