@@ -83,7 +83,7 @@ def html(tables: Sequence[Table], title: str) -> str:
             .cols_label(dict(zip(keys, table.headings, strict=True)))
             .cols_align("left", columns=keys[:2])
             .cols_align("right", columns=keys[2:])
-            .tab_options(table_font_names="system-ui, sans-serif", table_font_size="14px")
+            .tab_options(table_font_names=["system-ui", "sans-serif"], table_font_size="14px")
         )
         ours = len(table.cells) - table.published
         made = made.tab_style(style.text(style="italic"), loc.body(rows=list(range(ours, len(table.cells)))))
