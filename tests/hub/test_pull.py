@@ -10,6 +10,7 @@ import sys
 
 import pytest
 from huggingface_hub import constants
+from tidemark.configs import make_config
 from tidemark.datasets import hub as client
 from tidemark.datasets.hub import LOCK_NAME, parse_reference, pull
 from tidemark.datasets.loader import ChipLoader
@@ -17,6 +18,8 @@ from tidemark.datasets.reader import PARTIAL_NAME
 from tidemark.datasets.spec import load_manifest
 from tidemark.datasets.verify import verify
 from tidemark.errors import ChecksumError, FormatError, HubError, InputError, StorageError
+from tidemark.models.runs import read_run
+from tidemark.models.train import train
 
 
 def shards(hub, requests=None):
@@ -30,6 +33,17 @@ def test_a_pulled_data_set_is_the_published_one(hub, published, tmp_path):
     for path in published.rglob("*.h5"):
         assert (folder / path.relative_to(published)).read_bytes() == path.read_bytes()
     assert sum(len(batch["image"]) for batch in ChipLoader(folder, "train", 4)) == 6
+
+
+def test_a_pulled_data_set_trains(hub, tiny_dataset, tmp_path):
+    patches = tiny_dataset(name="patches", kind="classification", classes=3, shape=(2, 32, 32), dtype="uint8", chips=12)
+    hub.publish_folder("org/patches", patches, "v1.0.0")
+    pull("org/patches", tmp_path / "data")
+    settings = {"DATA.ROOT": tmp_path / "data", "DATA.NAME": "patches", "OUTPUT": tmp_path / "runs"}
+    settings |= {"MODEL.NAME": "patch-cnn", "MODEL.ARGS": "{width: 4, hidden: 16}", "TRAIN.EPOCHS": 1}
+    settings |= {"TRAIN.DEVICE": "cpu", "TRAIN.THREADS": 1}
+    run = train(make_config({}, [str(part) for pair in settings.items() for part in pair]), progress=False)
+    assert read_run(run).dataset.content_sha256 == load_manifest(patches).content_sha256
 
 
 def test_the_newest_version_is_meant_where_none_is_named(hub, published, tmp_path, tiny_dataset):
