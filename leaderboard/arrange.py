@@ -66,6 +66,8 @@ def _table(section: str, table: BoardTable, val: Mapping[tuple, Cell], *, ranked
     head = next(c for c in found if c.key == HEADLINE[first.task])
     present = {key for r in placed for key, cell in r.row.metrics.items() if cell.mean is not None}
     present -= {"abstained"} if not any(_mean(r.row, "abstained") for r in placed) else set()
+    by_class = {"segmentation": "iou:", "classification": "f1:"}.get(first.task, "\0")
+    absent = tuple(c.key.partition(":")[2] for c in found if c.key.startswith(by_class) and c.key not in present)
     listed = [head, *(c for c in found if c.key in present and c.key != head.key)]
     if table.zero is not None and table.zero.metric == head.key:
         floor, floor_label = table.zero.value, table.zero.label
@@ -108,6 +110,7 @@ def _table(section: str, table: BoardTable, val: Mapping[tuple, Cell], *, ranked
         tuple(sorted({e.device for e in entries + claimed if e.speed})),
         published_for(table.dataset, table.version, table.split),
         any(r.skill is not None for r in placed),
+        absent,
     )
 
 

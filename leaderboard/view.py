@@ -93,7 +93,7 @@ class Table:
     """One split of one data set version: rows in the order of the headline, and claimed ones apart.
 
     ``floor`` is the headline of the best trivial row (the frozen one where there is one), ``paretos`` are by device
-    class, ``published`` are others' figures.
+    class, ``published`` are others' figures, ``absent`` the classes that occur nowhere and so have no score.
     """
 
     anchor: str
@@ -112,6 +112,7 @@ class Table:
     devices: tuple[str, ...]
     published: Published | None
     has_skill: bool
+    absent: tuple[str, ...]
 
     @property
     def headline(self) -> Column:

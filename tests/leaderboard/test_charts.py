@@ -35,6 +35,17 @@ def test_equal_scores_are_not_spread_over_the_whole_strip():
     assert axis.high - axis.low >= 0.1
 
 
+def test_decibels_have_an_axis_of_a_decibel_at_least_and_no_end_at_one():
+    axis = charts.strip_axis([34.11, 34.12], span=1.0)
+    assert axis.low > 33 and 1 <= axis.high - axis.low <= 2 and axis.low <= 34.11 <= 34.12 <= axis.high
+
+
+def test_where_lower_is_better_the_front_runs_along_the_lowest():
+    points = [charts.Point(str(i), "t", "tip", *pair, None, False) for i, pair in enumerate([(10, 2.0), (10, 3.0)])]
+    marks = charts.pareto(points, lower=True).marks
+    assert [m.front for m in marks] == [True, False] and marks[0].y < marks[1].y
+
+
 def test_the_front_holds_what_nothing_beats():
     points = [(10, 0.9), (100, 0.8), (50, 0.7), (1000, 0.1), (1000, 0.05), (100, 0.8)]
     assert sorted(charts.pareto_front(points)) == [0, 1, 3, 5]

@@ -8,9 +8,12 @@ import re
 import pyarrow.parquet as pq
 import pytest
 from tidemark.benchmark.records import make_result
+from tidemark.datasets.files import write_atomic
+from tidemark.datasets.spec import canonical_json
 from tidemark.errors import FormatError, InputError
 from tidemark.leaderboard import site, view
 from tidemark.leaderboard.site import build_site
+from tidemark.leaderboard.submission import make_withdrawn, read_submission
 
 
 def test_the_page_is_one_small_file_that_needs_no_network(page_path):
@@ -128,6 +131,50 @@ def test_maps_beyond_the_size_of_the_page_are_counted_out(records, tmp_path, mon
     page = build_site(path.parent, tmp_path / "site")
     assert page.stat().st_size <= bare + 100_000
     assert "2 example maps were left out" in page.read_text()
+
+
+def test_evidence_is_shortened_and_said_to_be_before_a_page_grows_too_large(records, tmp_path, monkeypatch):
+    path, *_ = records.save(tmp_path / "records", records.simulated(units=40, config="KEY: value\n" * 300))
+    whole = build_site(path, tmp_path / "whole").read_text()
+    assert "shortened" not in whole and "KEY: value" in whole and ">Units, worst first<" in whole
+    monkeypatch.setattr(site, "MAX_PAGE_BYTES", len(whole.encode()) - 3000)
+    short = build_site(path, tmp_path / "short").read_text()
+    assert "the evidence here is shortened to 15 units a row and no configurations" in short
+    assert "KEY: value" not in short and "The 15 worst of 40 units" in short
+    assert "KEY: value" in (tmp_path / "short" / "leaderboard.json").read_text()
+    monkeypatch.setattr(site, "MAX_PAGE_BYTES", 1000)
+    with pytest.raises(FormatError, match="over the limit of 1000; build a page per data set"):
+        build_site(path, tmp_path / "none")
+
+
+def test_a_small_file_that_unpacks_into_gigabytes_is_no_map(records, tmp_path):
+    (path,) = records.save(tmp_path / "records", records.simulated())
+    bomb = bytearray(records.png)
+    bomb[16:24] = (60_000).to_bytes(4, "big") * 2
+    (path.parent / "example-1.png").write_bytes(bomb)
+    with pytest.raises(FormatError, match="example-1.png: a PNG of 60000 x 60000 pixels"):
+        build_site(tmp_path / "records", tmp_path / "site")
+
+
+def test_what_was_withdrawn_is_on_no_page(records, tmp_path):
+    records.save(tmp_path / "records", records.simulated())
+    folder = records.submit(tmp_path / "records", "scored", label="Regretted net", model="net", **records.demo())
+    assert "Regretted net" in build_site(tmp_path / "records", tmp_path / "site").read_text()
+    submission = read_submission(folder / "submission.json")
+    write_atomic(folder / "withdrawn.json", canonical_json(make_withdrawn(submission, "trained on the test split")))
+    for name in ("index.html", "leaderboard.json"):
+        build_site(tmp_path / "records", tmp_path / "site")
+        assert "Regretted net" not in (tmp_path / "site" / name).read_text()
+
+
+def test_a_class_that_occurs_nowhere_is_named(records, tmp_path):
+    raw = json.loads(records.make(task="segmentation", units=("a", "b")).model_dump_json(exclude={"id"}))
+    for unit in raw["units"]:
+        unit["confusion"] = [[40, 10, 0], [10, 40, 0], [0, 0, 0]]
+        unit["pixels"] = 100
+    records.save(tmp_path / "records", make_result(**raw))
+    html = build_site(tmp_path / "records", tmp_path / "site").read_text()
+    assert "No score of land: absent from labels and predictions." in html and "IoU, land" not in html
 
 
 @pytest.mark.parametrize(("units", "interval", "separable"), [(5, False, False), (6, True, False), (9, True, True)])
