@@ -64,9 +64,10 @@ def _scene(
     rng, world = ground_of(seed, index, size)
     ground = world.size
     place, latitude = _place(index, ground)
-    year, day_of_year = 2007 + int(rng.integers(4)), 120 + int(rng.integers(160))
+    # neighbours never share a day, so no two scenes write the same DSWE tile; orbits differ by scene
+    year, day_of_year = 2007 + index % 4, 120 + int(rng.integers(160))
     day = datetime.date(year, 1, 1) + datetime.timedelta(days=day_of_year)
-    orbit, frame = int((day - LAUNCH).days * ORBITS_PER_DAY), round(latitude * 2) * 10
+    orbit, frame = int((day - LAUNCH).days * ORBITS_PER_DAY) + index % 14, round(latitude * 2) * 10
     written = [_write_sar(out / "alos", world, place, day, orbit, frame, size, rng)]
 
     sun = Sun(rng.uniform(48, 65), rng.uniform(120, 150))

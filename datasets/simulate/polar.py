@@ -39,9 +39,11 @@ def simulate_polar_ice(out: Path, seed: int, scenes: int, size: int) -> list[Pat
     written = []
     for index in range(scenes):
         rng = np.random.default_rng(np.random.SeedSequence(seed, spawn_key=(3, index)))
-        # along the Greenland Sea, 400 km apart
-        place = Place(EPSG, 300_000.0 + 400_000 * (index % 3), -700_000.0 - 400_000.0 * (index // 3), PIXEL_M)
-        start = datetime.datetime(2018, 1 + index % 12, 16, 7, int(rng.integers(60)), int(rng.integers(60)))
+        # around Greenland, 200 km apart
+        place = Place(EPSG, 200_000.0 + 200_000 * (index % 6), -700_000.0 - 200_000.0 * (index // 6), PIXEL_M)
+        start = datetime.datetime(
+            2018 + index // 12, 1 + index % 12, 16, 7, int(rng.integers(60)), int(rng.integers(60))
+        )
         end = start + datetime.timedelta(seconds=60)
         stamp = f"{start:%Y%m%dT%H%M%S}"
         orbit = 9198 + 170 * index

@@ -13,9 +13,9 @@ import rasterio
 from rasterio import features
 from rasterio.vrt import WarpedVRT
 from tidemark.datasets import raster
-from tidemark.datasets.simulate import alos_dswe, ancillary, dswe
+from tidemark.datasets.simulate import alos_dswe, ancillary, dswe, l8s2, sentinel2
 from tidemark.datasets.simulate.l8s2 import simulate_l8s2
-from tidemark.datasets.simulate.products import PRODUCTS, simulate_product
+from tidemark.datasets.simulate.products import MAX_SCENES, PRODUCTS, simulate_product
 from tidemark.datasets.simulate.tibet import scene_numbers
 from tidemark.errors import InputError, StorageError
 
@@ -92,6 +92,23 @@ def test_what_cannot_be_written_is_a_storage_error(tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(StorageError, match="cannot write"):
         simulate_product("polar-ice", tmp_path / "file" / "below", scenes=1, size=128)
+
+
+def test_scenes_share_no_ground_and_no_names():
+    from rasterio.warp import transform
+
+    size = PRODUCTS["alos-dswe"][3] + 2 * alos_dswe.MARGIN_PX
+    places = [alos_dswe._place(index, size)[0] for index in range(MAX_SCENES)]
+    middle = size * alos_dswe.PIXEL_M / 2
+    at = [transform(f"EPSG:{p.epsg}", dswe.CRS, [p.west + middle], [p.north - middle]) for p in places]
+    x, y = np.array(at)[:, :, 0].T
+    apart = np.maximum(np.abs(x[:, None] - x), np.abs(y[:, None] - y)) + 1e9 * np.eye(len(places))
+    assert apart.min() > 1.2 * size * alos_dswe.PIXEL_M  # a tenth for the turned grids
+    tiles = {
+        sentinel2.tile_name(l8s2.ZONES[i % 4], *sentinel2.tile_corner(3 + 2 * (i // 20 % 3), 42 + 2 * (i // 4 % 5)))
+        for i in range(MAX_SCENES)
+    }
+    assert len(tiles) == MAX_SCENES
 
 
 def test_the_command_names_the_next_one(tmp_path):
@@ -273,7 +290,7 @@ def pair(folders, index=0):
     return safe, level2, level1
 
 
-def sentinel2(safe, band):
+def band_file(safe, band):
     (path,) = safe.glob(f"GRANULE/*/IMG_DATA/R*m/*_{band}_*.jp2")
     return path
 
@@ -287,15 +304,15 @@ def test_sentinel_2_bands_lie_in_their_safe_folder(folders):
         assert f"<PROCESSING_BASELINE>{offset[:2]}.{offset[2:]}<" in metadata
         assert ("BOA_ADD_OFFSET" in metadata) == (index == 1)
         for band, pixel in (("B02", 10), ("B04", 10), ("B8A", 20), ("B12", 20), ("SCL", 20)):
-            path = sentinel2(safe, band)
+            path = band_file(safe, band)
             assert path.name.startswith(f"T{tile}_") and path.name.endswith(f"_{band}_{pixel}m.jp2")
             with raster.open_raster(path, ("JP2OpenJPEG",)) as dataset:
                 assert dataset.dtypes == ("uint8" if band == "SCL" else "uint16",)
                 assert dataset.res == (pixel, pixel) and dataset.shape == (1280 // pixel,) * 2
                 assert dataset.crs.to_epsg() == 32600 + int(tile[:2]) and dataset.transform[2] % 60 == 0
-        assert set(np.unique(read(sentinel2(safe, "SCL")))) <= {3, 4, 5, 6, 8, 9}
+        assert set(np.unique(read(band_file(safe, "SCL")))) <= {3, 4, 5, 6, 8, 9}
         # dark water and vegetation: without the offset the digital numbers start near 0, with it near 1000
-        assert (np.percentile(read(sentinel2(safe, "B04")), 2) > 1000) == (index == 1)
+        assert (np.percentile(read(band_file(safe, "B04")), 2) > 1000) == (index == 1)
 
 
 def test_sentinel_2_bands_are_lossless_and_may_be_geotiffs(folders, tmp_path):
@@ -336,7 +353,7 @@ def test_both_sensors_see_the_same_ground_but_not_the_same_numbers(folders):
         landsat = dataset.read(1) * 2.75e-5 - 0.2
         grid = {"crs": dataset.crs, "transform": dataset.transform, "width": dataset.width, "height": dataset.height}
     qa = read(level2 / f"{level2.name}_QA_PIXEL.TIF")
-    with rasterio.open(sentinel2(safe, "B8A")) as dataset, WarpedVRT(dataset, **grid, resampling=5, nodata=0) as view:
+    with rasterio.open(band_file(safe, "B8A")) as dataset, WarpedVRT(dataset, **grid, resampling=5, nodata=0) as view:
         sentinel = view.read(1)
     clear = (sentinel > 0) & (qa & 0b111111 == 0)
     sentinel = (sentinel[clear].astype(float) - offset) / 1e4

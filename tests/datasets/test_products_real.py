@@ -57,7 +57,7 @@ def test_dswe_tests_and_codes_are_those_of_a_real_product():
 @needs("hls-dswx")
 def test_simulated_dswe_has_the_codes_of_a_real_one(simulated):
     real = set(np.unique(read(next((DATA / "hls-dswx" / "ref_dir").glob("*_B01_WTR.tif")))).tolist())
-    codes = [read(path) for path in simulated("alos-dswe", 256).glob("dswe/*/*.TIF")]
+    codes = [read(path) for path in simulated("alos-dswe", 192).glob("dswe/*/*.TIF")]
     assert set(np.unique(np.concatenate([c.ravel() for c in codes])).tolist()) == real | {4, 9, 255}
 
 
