@@ -34,8 +34,10 @@ class Repository:
         self.git("switch", "-q", "-c", "pull")
 
     def git(self, *arguments):
-        identity = ["-c", "user.name=T", "-c", "user.email=t@example.org", "-c", "commit.gpgsign=false"]
-        subprocess.run(["git", "-C", self.folder, *identity, *arguments], check=True, capture_output=True)
+        identity = ["-c", "user.name=T", "-c", "user.email=t@example.org"]
+        environment = {**os.environ, "GIT_CONFIG_GLOBAL": os.devnull}
+        command = ["git", "-C", self.folder, *identity, *arguments]
+        subprocess.run(command, check=True, capture_output=True, env=environment)
 
     def commit(self):
         self.git("add", "-A", "-f")
