@@ -24,6 +24,7 @@ __all__ = ["AuditReport", "audit", "write_report"]
 
 MAX_CONFIRMED = 20_000  # candidate pairs whose pixels are compared
 MIN_LIKENESS = 0.8
+FAR_M = 10_000.0  # edges of chips that lie further apart cannot continue each other, however alike they look
 
 
 def audit(folder: str | Path, progress: Callable[[int, int, str], None] | None = None) -> AuditReport:
@@ -218,7 +219,7 @@ def _seams(chips: Chips, seen: Scan) -> Check:
         for side, other in SIDES:
             for i, j, r in seams(features[side].take(first), features[other].take(second), limit):
                 found.append((r, int(first[i]), int(second[j]), side))
-    found.sort(key=lambda item: (-item[0], item[1:]))
+    found = _not_far(chips, sorted(found, key=lambda item: (-item[0], item[1:])))
     counts = _involved(chips, [(a, b) for _, a, b, _ in found])
     pairs = [
         Pair(first=chips.name(a), second=chips.name(b), detail=f"{side} edge continues, r = {r:.2f}", side=side)
@@ -229,6 +230,17 @@ def _seams(chips: Chips, seen: Scan) -> Check:
         f"{limit.correlation:.2f} is no chance"
     )
     return _result(name, title, _found(counts, chips, compared), pairs, chips=counts)
+
+
+def _not_far(chips: Chips, found: list[tuple[float, int, int, str]]) -> list[tuple[float, int, int, str]]:
+    """Without the pairs whose two chips are on the map, far from each other."""
+    corners = _corners(chips) if found else np.empty((0, 4, 2))
+
+    def apart(a: int, b: int) -> bool:
+        known = np.isfinite(corners[[a, b]]).all()
+        return bool(known) and not len(near_pairs(corners[[a]], corners[[b]], FAR_M)[0])
+
+    return [item for item in found if not apart(item[1], item[2])]
 
 
 def _classes(chips: Chips, seen: Scan) -> Check:

@@ -177,6 +177,16 @@ def test_chips_cut_side_by_side_are_found_in_every_direction_though_each_is_stre
     assert "2 of 12 chips of test (against train), 1 of 12 chips of test (against val)" in check.message
 
 
+@pytest.mark.parametrize(("metres", "expected"), [(2_000, "fail"), (200_000, "pass")])
+def test_edges_that_look_alike_are_no_seam_where_the_map_says_so(tmp_path, metres, expected):
+    splits, wide = clean(1), texture(np.random.default_rng(5), SIZE, 2 * SIZE)
+    splits["train"][2].image, splits["test"][4].image = wide[..., :SIZE], wide[..., SIZE:]
+    for number, chips in enumerate(splits.values()):
+        for at, chip in enumerate(chips):
+            chip.transform = (10.0, 0.0, 400_000.0 + number * metres, 0.0, -10.0, 5_000_000.0 - 1_000 * at)
+    assert audit(publish(tmp_path, DataSet(splits, crs="EPSG:32633"))).check("seams").status == expected
+
+
 def test_fill_and_a_common_step_are_no_seam():
     rng = np.random.default_rng(0)
     edges = edges_of(rng, 400)
