@@ -29,11 +29,13 @@ def interleaved(
     rounds: int = MIN_SAMPLES,
     min_seconds: float = MIN_SECONDS,
     progress: Callable[[int, int, str], None] | None = None,
+    clock: Callable[[], float] = time.perf_counter,
 ) -> dict[str, Timing]:
     """Time contenders in turns: A B C, A B C, …; each sample repeats its work until ``min_seconds`` have passed.
 
     A contender is a function that does its work once and returns how many units (chips, bytes) that was. One call of
-    each comes first and is not counted.
+    each comes first and is not counted. With ``time.process_time`` as the clock, units per second of processor time of
+    all threads of this process: hardly changed by other programs, blind to how well threads share the work.
     """
     for work in contenders.values():
         work()
@@ -42,8 +44,8 @@ def interleaved(
         for place, (name, work) in enumerate(contenders.items()):
             if progress is not None:
                 progress(turn * len(contenders) + place, rounds * len(contenders), name)
-            done, started = 0.0, time.perf_counter()
-            while (elapsed := time.perf_counter() - started) < min_seconds or not done:
+            done, started = 0.0, clock()
+            while (elapsed := clock() - started) < min_seconds or not done:
                 done += work()
             rates[name].append(done / elapsed)
     return {name: Timing(tuple(values)) for name, values in rates.items()}

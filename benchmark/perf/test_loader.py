@@ -41,7 +41,7 @@ def test_gzip_chips_against_plain_h5py(compare, folders):
 def test_chips_from_shards_against_geotiff(compare, folders, chips, tmp_path):
     write_variant(tmp_path, TORCHGEO_STYLE, iter(chips))
     theirs = drain(loader(tmp_path, TORCHGEO_STYLE, SETTING.chips, SETTING.batch))
-    compare("loader: blosc / torchgeo-style GeoTIFF", ours(folders["blosc"]), theirs)
+    compare("loader: blosc / torchgeo-style GeoTIFF", ours(folders["blosc"]), theirs, wall=True)
 
 
 def test_patches_against_copies_of_their_bytes(compare, tmp_path):
