@@ -167,6 +167,23 @@ def test_what_was_withdrawn_is_on_no_page(records, tmp_path):
         assert "Regretted net" not in (tmp_path / "site" / name).read_text()
 
 
+def test_throughput_that_a_submitter_states_is_said_so_and_shares_no_front_with_what_was_measured(records, tmp_path):
+    house = [
+        records.simulated(model=f"net-{i}", label=f"House {i}", draw=i, speed=records.speed(10.0 + i)) for i in range(2)
+    ]
+    records.save(tmp_path / "records", *house)
+    records.submit(
+        tmp_path / "records", "scored", label="Fast net", model="fast", speed=records.speed(9999), **records.demo()
+    )
+    html = build_site(tmp_path / "records", tmp_path / "site").read_text()
+    (figure,) = re.findall(r'<figure class="pareto.*?</figure>', html, re.S)
+    assert "House 0" in figure and "Fast net" not in figure
+    assert "Slanted</i> throughput is as submitters state it" in html
+    tables = json.loads((tmp_path / "site" / "leaderboard.json").read_text())["tables"]
+    measured = {r["label"]: r["speed_measured_here"] for r in tables[0]["rows"]}
+    assert measured == {"House 0": True, "House 1": True, "Fast net": False}
+
+
 def test_a_class_that_occurs_nowhere_is_named(records, tmp_path):
     raw = json.loads(records.make(task="segmentation", units=("a", "b")).model_dump_json(exclude={"id"}))
     for unit in raw["units"]:
