@@ -110,8 +110,9 @@ def simulate(
 ) -> None:
     """Simulate Sentinel-1-like scenes with their water polygons, or raw products of one of the four systems."""
     if product is not None:
-        from .datasets.simulate.products import simulate_product
+        from .datasets.simulate.products import refuse_options, simulate_product
 
+        refuse_options(name=name != "s1-water-simulated", val=val, test=test, looks=looks != 4.4)
         written = simulate_product(product, out, seed=seed, scenes=4 if scenes is None else scenes, size=size)
         print(f"{len(written)} simulated products in {out}; next: tidemark build {product} --source {out}")
         return

@@ -1,4 +1,10 @@
-"""Simulated products of one of the four systems, as its archives deliver them."""
+"""Simulated products of one of the four systems, as its archives deliver them.
+
+What makes real scenes hard is meant to be in them: speckle, wind, layover and shadow, dark sand, mixed pixels, clouds
+and their shadows, misregistration, errors of the atmospheric correction, rough polygons. Not in them: geometry along
+the flight path, flooded vegetation, ice on lakes, boats and bridges, reflectance that changes with the view angle, thin
+cirrus, and any class of ground that ``world.py`` and ``ice.py`` do not list.
+"""
 
 from __future__ import annotations
 
@@ -20,6 +26,15 @@ PRODUCTS: dict[str, tuple[str, str, int, int, int, int]] = {
     "l8s2": (".l8s2", "simulate_l8s2", 128, 2560, 2, 768),  # its ground has four times as many pixels
 }
 MAX_SCENES = 39
+
+
+def refuse_options(**given) -> None:
+    """Raise InputError for options that are set (true) but do not apply to products."""
+    unread = [f"--{name}" for name, value in given.items() if value not in (None, False)]
+    if unread:
+        raise InputError(
+            f"{', '.join(unread)} does not apply to a product", hint="leave it out, or leave out --product"
+        )
 
 
 def simulate_product(

@@ -15,7 +15,7 @@ from rasterio.vrt import WarpedVRT
 from tidemark.datasets import raster
 from tidemark.datasets.simulate import alos_dswe, ancillary, dswe, l8s2, sentinel2
 from tidemark.datasets.simulate.l8s2 import simulate_l8s2
-from tidemark.datasets.simulate.products import MAX_SCENES, PRODUCTS, simulate_product
+from tidemark.datasets.simulate.products import MAX_SCENES, PRODUCTS, refuse_options, simulate_product
 from tidemark.datasets.simulate.tibet import scene_numbers
 from tidemark.errors import InputError, StorageError
 
@@ -73,6 +73,12 @@ def test_a_folder_with_something_in_it_is_refused(tmp_path):
     (tmp_path / "mine").write_text("")
     with pytest.raises(InputError, match="not an empty folder"):
         simulate_product("l8s2", tmp_path, size=128)
+
+
+def test_options_that_do_not_apply_are_refused():
+    refuse_options(name=False, val=None, test=None, looks=False)
+    with pytest.raises(InputError, match="--val, --looks"):
+        refuse_options(name=False, val=3, test=None, looks=True)
 
 
 def test_tiles_of_many_scenes_are_the_same_every_time(tmp_path):
