@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import time
-from dataclasses import replace
+from dataclasses import asdict, replace
 
 import numpy as np
 import pytest
@@ -25,7 +25,7 @@ from tidemark.benchmark.records import Speed
 from tidemark.benchmark.speed_process import Job, measure
 from tidemark.benchmark.speed_record import Gate, read_speed_record
 from tidemark.datasets.raster import open_raster
-from tidemark.errors import ConfigError, DeviceError, FormatError, InputError, WeightsError
+from tidemark.errors import ConfigError, DeviceError, FormatError, InputError, TidemarkError, WeightsError
 
 CPU = torch.device("cpu")
 SMALL = {"width": 4, "hidden": 16}
@@ -148,6 +148,19 @@ def test_a_compiler_that_fails_leaves_its_row_out_and_the_others_stand(tmp_path,
     made = bench_speed(replace(request, repeats=2))
     assert [row.name for row in made.rows] == ["fp32"] and made.rows[0].processes == 2
     assert "no g++" in made.left_out["fp32 compiled"]
+
+
+def test_a_process_answers_with_what_went_wrong_in_words(job, tmp_path, monkeypatch):
+    monkeypatch.setattr("sys.argv", ["speed_process", str(tmp_path / "job.json"), str(tmp_path / "answer.json")])
+    (tmp_path / "job.json").write_text(json.dumps(asdict(replace(job, weights=str(tmp_path / "none")))))
+    speed_process.main()
+    answer = json.loads((tmp_path / "answer.json").read_text())
+    assert "no such folder" in answer["error"] and "none" in answer["where"]
+
+
+def test_a_process_that_dies_is_an_error_and_no_record(job, tmp_path):
+    with pytest.raises(TidemarkError, match="ended with 1"):
+        model_bench._in_fresh_process(replace(job, threads=-1), tmp_path, True)
 
 
 def test_a_precision_counts_at_99_percent_of_its_fp32_headline_or_within_a_tenth_of_a_db():
