@@ -86,10 +86,10 @@ def test_alos_dswe_labels_lie_on_the_simulated_water(source, tmp_path):
             if window[:2] == (0, 0) and np.corrcoef(np.nan_to_num(image[7]).ravel(), hand.ravel())[0, 1] > 0.9
         ]
         (image, mask) = matching[0]
-        # 30 m labels on 12.5 m pixels: the shore is known to a pixel, anywhere else they agree
+        # one pixel (12.5 m, less than half of a 30 m label) to any side fits worse
         best = agreement(mask, water)
         assert best > 0.75
-        moved = [agreement(np.roll(mask, shift, axis), water) for axis in (0, 1) for shift in (-3, 3)]
+        moved = [agreement(np.roll(mask, shift, axis), water) for axis in (0, 1) for shift in (-1, 1)]
         assert best > max(moved)
         seen = image[0] != manifest.array("image").bands[0].nodata
         assert (mask[~seen] == 255).all() and 0.7 < seen.mean() < 0.95
