@@ -59,6 +59,30 @@ def test_gradients_reach_every_parameter(name):
         assert dead == []
 
 
+@pytest.mark.slow
+def test_one_batch_can_be_learned_by_heart(name):
+    for task in find_model(name).tasks:
+        model, batch = build(name, task).train(), inputs(name, 4, 64, 64)
+        optimizer = torch.optim.Adam(model.parameters(), 3e-3)
+        if task == "segmentation":
+            target = torch.zeros(4, 1, 64, 64)
+            target[0, :, :32], target[1, :, :, 32:], target[2, :, 16:48, 16:48] = 1, 1, 1
+            loss_of = torch.nn.functional.binary_cross_entropy_with_logits
+        else:
+            target, loss_of = torch.tensor([0, 1, 2, 0]), torch.nn.functional.cross_entropy
+            batch["image"] += target.view(-1, 1, 1, 1)
+            for dropout in (m for m in model.modules() if isinstance(m, torch.nn.Dropout)):
+                dropout.p = 0.0
+        losses = []
+        for _ in range(40 if task == "segmentation" else 100):
+            loss = loss_of(model(**batch), target)
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+            losses.append(loss.item())
+        assert min(losses[-5:]) < 0.5 * losses[0], losses[::10]
+
+
 def test_a_chips_result_does_not_depend_on_its_neighbours_in_the_batch(name):
     for task in find_model(name).tasks:
         model = build(name, task).eval()
