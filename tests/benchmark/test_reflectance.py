@@ -69,10 +69,10 @@ def test_indices_by_hand():
 
 def test_the_target_alone_decides_where_an_index_counts():
     truth, prediction = constant(0, 0, 0.01, 0.01, 0.3, 0.3), constant(0, 0, 0.3, 0.3, 0.0, 0.0)
-    prediction[3, 8] = -0.3  # a row with NIR + SWIR of -0.3: cut at -1
+    prediction[3:5, 8] = np.array([0.3, -0.1])[:, None]  # a row with an index of 0.4 / 0.2, which is cut at 1
     sums = sums_of(truth, prediction)
     assert sums["ndvi"].tolist() == [0] * 8  # NIR + red is 0.02
-    # t = (0.01 - 0.3) / 0.31; prediction (0.3 - 0) / 0.3 = 1, in one row of four (-0.3 - 0) / -0.3 = 1
+    # t = (0.01 - 0.3) / 0.31; prediction (0.3 - 0) / 0.3 = 1
     assert reflectance.index_bias(sums["ndwi1"]) == pytest.approx(1 + 0.29 / 0.31)
     black = sums_of(truth, np.zeros_like(truth))
     assert reflectance.index_bias(black["ndwi1"]) == pytest.approx(0.29 / 0.31)  # index 0, but still counted
@@ -214,14 +214,23 @@ def test_a_shift_of_four_pixels_is_not_undone():
     assert reflectance.shifted_psnr(sums) < 10
 
 
-def test_a_shift_compares_valid_pixels_with_valid_ones():
+@pytest.mark.parametrize(("offset", "rows"), [(11, 12), (9, 11)])
+def test_a_shift_compares_valid_pixels_with_valid_ones(offset, rows):
+    """Rows 8 to 19 of the target are valid; the last one's partner below is not."""
     scene = np.random.default_rng(4).random((1, 60, 60))
-    truth, prediction, valid = scene[:, 10:50, 10:50], scene[:, 11:51, 10:50].copy(), np.ones((40, 40), bool)
+    truth, prediction = scene[:, 10:50, 10:50], scene[:, offset : offset + 40, 10:50].copy()
+    valid = np.ones((40, 40), bool)
     valid[20:] = False
     prediction[:, 20:] = 5
     sums = sums_of(truth, prediction, valid, {})
-    # truth[r] = prediction[r - 1]: rows 8 ... 19, each with its partner above, and no invalid one
-    assert sums["shifted_pixels"] == 12 * 24 and reflectance.shifted_psnr(sums) == 120
+    assert sums["shifted_pixels"] == rows * 24 and reflectance.shifted_psnr(sums) == 120
+
+
+def test_no_shift_wins_a_tie():
+    valid = np.ones((20, 20), bool)
+    valid[6, 6] = False  # a partner of pixels inside at some shifts, itself in the border
+    sums = sums_of(constant(0.2), constant(0.2), valid, {})
+    assert sums["shifted_pixels"] == sums["pixels"] == 16
 
 
 @pytest.mark.parametrize("size", [16, 10])
