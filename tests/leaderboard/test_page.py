@@ -244,6 +244,19 @@ def test_a_phone_scrolls_the_table_and_not_the_page(page_path, visit):
     assert page.evaluate("document.querySelector('.scroll').scrollWidth") > 390
 
 
+def test_no_string_is_long_enough_to_make_the_page_scroll_sideways(records, tmp_path, visit):
+    word = "w" * 490
+    long = dict(title=word, licence=word, note=word, device=word, command=word, config=word, label=word[:100])
+    long |= dict(units=("u" * 190, "v" * 190), speed=records.speed(9, word))
+    rows = [records.make(**{**records.demo(), **long}, draw=i, config_hash=f"{i:08d}") for i in (0, 1)]
+    records.save(tmp_path / "records", *rows)
+    page = visit(build_site(tmp_path / "records", tmp_path / "site"))
+    page.locator("details").evaluate_all("nodes => nodes.forEach(n => { n.open = true })")
+    for width in (320, 768, 1280):
+        page.set_viewport_size({"width": width, "height": 800})
+        assert page.evaluate("document.documentElement.scrollWidth") <= width
+
+
 def test_controls_and_tables_have_names_for_screen_readers(page_path, visit):
     page = visit(page_path)
     for selector in ("button", "input", "select", "[role=region]", "[role=group]", "a"):
