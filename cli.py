@@ -81,8 +81,9 @@ def build(
     ] = None,
     codec: Annotated[str, typer.Option(help="blosc, gzip or none.")] = "blosc",
     workers: Annotated[int, typer.Option(help="Shards made at a time.")] = 2,
-    dask: Annotated[str | None, typer.Option(help="Scheduler tcp://…, or 'local'.")] = None,
+    dask: Annotated[str | None, typer.Option(help="Scheduler tcp://…, 'local' or 'local:N'.")] = None,
     shard: Annotated[str | None, typer.Option(help="i/n: only this part of a job array.")] = None,
+    merge: Annotated[bool, typer.Option("--merge", help="Publish what the parts of a job array made.")] = False,
     strict: Annotated[bool, typer.Option("--strict", help="Stop at the first unusable scene.")] = False,
 ) -> None:
     """Build a data set from raw scenes; a build that was stopped goes on."""
@@ -90,7 +91,7 @@ def build(
 
     given = {"labels": labels, "official_split": official_split, "unverified_source": unverified_source}
     given = {name: value for name, value in given.items() if value} | parse_parameters(param or [])
-    options = {"codec": codec, "workers": workers, "shard": shard, "strict": strict}
+    options = {"codec": codec, "workers": workers, "shard": shard, "strict": strict, "merge": merge}
     build_command(name, spec or source, out, given, dask, options)
 
 

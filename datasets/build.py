@@ -77,6 +77,7 @@ def build(
     codec: str = "blosc",
     shard: str | None = None,
     strict: bool = False,
+    merge: bool = False,
     progress: Callable[[int, int, str], None] | None = None,
 ) -> Path:
     """Build (or finish building) a data set.
@@ -90,6 +91,7 @@ def build(
         codec: ``blosc``, ``gzip`` or ``none``.
         shard: ``i/n`` makes only every n-th shard from the i-th (0 ≤ i < n) and writes no manifest.
         strict: end at the first scene that cannot be used, instead of leaving it out.
+        merge: publish what the parts of a job array made, and make no shard here.
         progress: called with shards done, shards in all and the key just done.
 
     Returns:
@@ -103,6 +105,8 @@ def build(
     """
     folder = Path(out) / plan.header.name / plan.header.version
     part = _part(shard)
+    if merge and part:
+        raise InputError("--merge puts the parts together, --shard makes one: give one of them", where=folder)
     check_writable(folder)
     with lock(folder, part):
         if part is None:
@@ -113,6 +117,12 @@ def build(
             return folder
         requests = _requests(plan, builder, folder, codec)
         wanted = requests[part[0] :: part[1]] if part else requests
+        if merge and (missing := [q["key"] for q in wanted if adopted(q) is None]):
+            raise PartialResultError(
+                f"{len(missing)} of {len(wanted)} shards are missing: {', '.join(missing[:5])}",
+                where=folder,
+                hint="run their parts of the job array again",
+            )
         entries = _run(wanted, workers, executor, strict, progress)
         skipped = [s.model_dump() for s in plan.skipped]
         skipped += [{"id": i, "reason": r} for entry in entries.values() for i, r in entry["skipped"].items()]

@@ -44,7 +44,7 @@ def parse_parameters(given: list[str]) -> dict[str, str | int | float | bool]:
 
 
 def build_command(name: str, source: Path | None, out: Path, parameters: dict, dask: str | None, options: dict) -> None:
-    """Plan and build with a progress bar, on this machine or on a Dask cluster (``tcp://…`` or ``local``)."""
+    """Plan and build with a progress bar, here or on a Dask cluster (``tcp://…``, ``local``, ``local:4``)."""
     if source is None:
         raise InputError("no source given", where=name, hint="--source ZIP_OR_FOLDER, or --spec FILE for custom")
     if options["codec"] not in ("blosc", "gzip", "none"):
@@ -69,7 +69,10 @@ def _executor(dask: str | None, workers: int):
         from dask.distributed import Client, LocalCluster
     except ImportError:
         raise InputError("Dask is not installed", hint="pip install 'tidemark[cluster]'") from None
-    cluster = LocalCluster(n_workers=workers, threads_per_worker=1) if dask == "local" else dask
+    kind, _, count = dask.partition(":")
+    if kind == "local" and count and not (count.isdecimal() and int(count) > 0):
+        raise InputError(f"--dask {dask!r} is not local:N with N workers")
+    cluster = LocalCluster(n_workers=int(count or workers), threads_per_worker=1) if kind == "local" else dask
     with Client(cluster) as client:
         yield client.get_executor()
 

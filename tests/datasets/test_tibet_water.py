@@ -249,6 +249,20 @@ def test_the_same_bytes_from_one_and_two_workers_and_another_place(folder, tmp_p
     assert not [c for c in audit(one).checks if c.status == "fail"]
 
 
+def test_the_parts_of_a_job_array_are_put_together(folder, tmp_path, real_workers):
+    whole = make(folder, tmp_path / "whole")
+    parts = tmp_path / "parts"
+    make(folder, parts, {"shard": "0/2"})
+    with pytest.raises(PartialResultError, match="1 of 2 shards are missing: val/scene01.*run their parts"):
+        make(folder, parts, {"merge": True})
+    make(folder, parts, {"shard": "1/2"})
+    assert not (parts / "tibet-water/1.0.0/dataset.json").exists()
+    merged = make(folder, parts, {"merge": True})
+    assert (merged / "dataset.json").read_bytes() == (whole / "dataset.json").read_bytes()
+    with pytest.raises(InputError, match="give one of them"):
+        make(folder, parts, {"merge": True, "shard": "0/2"})
+
+
 def test_a_simulated_source_says_so(folder, tmp_path):
     (folder / "simulation.json").write_text("{}")
     made = make(folder, tmp_path)
