@@ -1,0 +1,101 @@
+"""Commands on models; each imports what it needs when it runs."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+app = typer.Typer()
+
+Overrides = Annotated[list[str] | None, typer.Argument(help="KEY VALUE pairs, such as TRAIN.EPOCHS 5.")]
+
+
+@app.command(context_settings={"ignore_unknown_options": True})
+def train(
+    config: Annotated[str, typer.Argument(help="A recipe, such as configs/ombria/unet.yaml.")],
+    overrides: Overrides = None,
+    print_config: Annotated[bool, typer.Option("--print-config", help="Print the whole configuration.")] = False,
+) -> None:
+    """Train a model (or fit a trivial row) by a recipe."""
+    from ..configs import dump, load_config
+
+    cfg = load_config(config, overrides or [])
+    if print_config:
+        print(dump(cfg))
+        return
+    from .session import process_rank
+    from .train import train as run_training
+
+    folder = run_training(cfg)
+    if process_rank(cfg.TRAIN.DEVICES * cfg.TRAIN.NODES) == 0:
+        print(folder)
+
+
+@app.command()
+def predict(
+    scene: Annotated[Path, typer.Argument(help="A GeoTIFF scene.")],
+    weights: Annotated[
+        list[str], typer.Option(help="Folder of weights, or a run's; more for tiles where the first lacks data.")
+    ],
+    out: Annotated[Path, typer.Option(help="GeoTIFF to write.")] = Path("water.tif"),
+    overlap: Annotated[float, typer.Option(help="Share of a tile shared with its neighbour.")] = 0.5,
+    tile: Annotated[int, typer.Option(help="Tile size in pixels.")] = 256,
+    blend: Annotated[str, typer.Option(help="hann, crop, or published (as GMNet's authors).")] = "hann",
+    bands: Annotated[str, typer.Option(help="Names of the file's bands, such as vv_asc,vh_asc.")] = "",
+    polygons: Annotated[Path | None, typer.Option(help="GeoPackage for the classes as polygons.")] = None,
+    device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
+) -> None:
+    """Map a whole scene: class map and probability as GeoTIFF on the scene's grid."""
+    from .predict import predict_scene
+
+    names = [name.strip() for name in bands.split(",")] if bands else []
+    predict_scene(
+        scene, weights, out, overlap=overlap, tile=tile, blend=blend, polygons=polygons, device=device, bands=names
+    )
+    print(out)
+
+
+@app.command("import-weights")
+def import_weights(
+    model: Annotated[str, typer.Argument(help="gmnet.")],
+    file: Annotated[Path, typer.Argument(help="The released checkpoint (.pth).")],
+    out: Annotated[Path, typer.Option(help="Folder for the weights.")],
+    orbit: Annotated[str | None, typer.Option(help="ascending, descending or both.")] = None,
+) -> None:
+    """Convert a released checkpoint to a folder of weights; nothing in it is executed."""
+    from .import_weights import import_weights as convert
+
+    found = convert(model, file, out, orbit=orbit)
+    for key in found.unused:
+        print(f"unused {key}")
+    rest = f"{found.unused_parameters} more in {len(found.unused)} unused tensors"
+    print(f"{found.folder}: {found.parameters} parameters; {rest}")
+
+
+@app.command("push-model")
+def push_model(
+    run: Annotated[Path, typer.Argument(help="A run folder or a folder of weights.")],
+    repo: Annotated[str, typer.Option(help="Repository on the Hugging Face Hub, ORG/NAME.")],
+    private: Annotated[bool, typer.Option("--private", help="Make a new repository private.")] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Check, send nothing.")] = False,
+    tag: Annotated[str | None, typer.Option(help="Tag to set on the commit.")] = None,
+) -> None:
+    """Publish weights with their card."""
+    from .hub import push_model as push_weights
+
+    done = push_weights(run, repo, private=private, dry_run=dry_run, tag=tag)
+    print(f"{done.repo}: {', '.join(done.files)}, " + (f"commit {done.commit}" if done.commit else "not sent"))
+
+
+@app.command("pull-model")
+def pull_model(
+    source: Annotated[str, typer.Argument(help="ORG/NAME of the Hugging Face Hub.")],
+    out: Annotated[Path, typer.Option(help="Folder for its folder.")] = Path("models-pulled"),
+    revision: Annotated[str | None, typer.Option(help="Tag, branch or commit.")] = None,
+) -> None:
+    """Download weights; they are verified and loaded once."""
+    from .hub import pull_model as pull_weights
+
+    print(pull_weights(source, out, revision))
