@@ -29,7 +29,7 @@ def evaluate(
         return
     result = evaluate_command(run, split, dataset, speed)
     if examples:
-        from .leaderboard.examples import write_examples
+        from ..leaderboard.examples import write_examples
 
         for png in write_examples(run, split, result.parent, examples):
             print(png)
