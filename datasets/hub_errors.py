@@ -33,6 +33,8 @@ def explain(error: Exception, where: object) -> TidemarkError:
         what, hint = "not in the local cache, and the hub cannot be reached", "connect, or unset HF_HUB_OFFLINE"
     elif isinstance(error, errors.HfHubHTTPError):
         what, hint = _of_status(error)
+    elif any(word in type(error).__name__ for word in ("Connect", "Timeout")):  # the client's HTTP library may change
+        what, hint = f"the hub cannot be reached ({error})"[:300], "check the network and HF_ENDPOINT, then try again"
     elif isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EROFS):
         return storage_error(error, Path(error.filename or "."))
     else:

@@ -6,7 +6,7 @@ import hashlib
 
 import pytest
 import torch
-from huggingface_hub import ModelCard
+from huggingface_hub import ModelCard, constants
 from tidemark.datasets.transforms import Preprocess
 from tidemark.errors import HubError, InputError, WeightsError
 from tidemark.models.hub import pull_model, push_model
@@ -71,11 +71,29 @@ def test_refusals_are_told_apart(hub, weights):
     push_model(weights, "org/net")
     with pytest.raises(WeightsError, match=r"no such version or revision \(404\)"):
         from_pretrained("org/net", revision="v9")
+    gated = {"status": 403, "headers": {"X-Error-Code": "GatedRepo"}}
+    hub.fault = lambda method, path: gated if "/resolve/" in path else None
+    with pytest.raises(WeightsError, match="access to this repository must be granted"):
+        from_pretrained("org/net")
     hub.fault = lambda method, path: 403 if path == "/api/repos/create" else None
     with pytest.raises(HubError, match=r"\(403\)"):
         push_model(weights, "org/other")
     with pytest.raises(InputError, match="ORG/NAME"):
         push_model(weights, "net")
+
+
+def test_only_the_configuration_and_the_tensors_are_fetched(hub, weights):
+    push_model(weights, "org/net")
+    hub.requests.clear()
+    from_pretrained("org/net")
+    asked = {path.rsplit("/", 1)[1] for _, path, _ in hub.requests if "/resolve/" in path}
+    assert asked == {"config.json", WEIGHTS_NAME}
+
+
+def test_a_hub_that_is_not_there_is_told(hub, weights, monkeypatch):
+    monkeypatch.setattr(constants, "ENDPOINT", "http://127.0.0.1:9")
+    with pytest.raises(WeightsError, match="the hub cannot be reached"):
+        from_pretrained("org/net")
 
 
 def test_broken_weights_are_not_sent(hub, weights):

@@ -276,46 +276,6 @@ def test_the_card_states_bands_units_data_licence_and_scores(saved):
         assert text in body
 
 
-def test_a_repository_gives_only_its_configuration_and_its_tensors(saved, monkeypatch):
-    import huggingface_hub
-
-    asked = {}
-
-    def snapshot_download(repository, **options):
-        asked.update(options, repository=repository)
-        return str(saved[1])
-
-    monkeypatch.setattr(huggingface_hub, "snapshot_download", snapshot_download)
-    assert from_pretrained("someone/toy-unet", revision="abc").name == "unet"
-    assert asked == {
-        "repository": "someone/toy-unet",
-        "revision": "abc",
-        "allow_patterns": ["config.json", "model.safetensors"],
-    }
-
-
-@pytest.mark.parametrize(
-    ("error", "message"),
-    [
-        ("RepositoryNotFoundError", "no such repository"),
-        ("RevisionNotFoundError", "no revision"),
-        ("GatedRepoError", "granted"),
-        ("LocalEntryNotFoundError", "cannot be reached"),
-    ],
-)
-def test_each_failure_of_the_hub_has_its_own_words(monkeypatch, error, message):
-    import huggingface_hub
-
-    kind = getattr(huggingface_hub.errors, error)
-
-    def snapshot_download(*args, **options):
-        raise kind.__new__(kind)
-
-    monkeypatch.setattr(huggingface_hub, "snapshot_download", snapshot_download)
-    with pytest.raises(WeightsError, match=message):
-        from_pretrained("someone/toy-unet", revision="abc")
-
-
 def test_a_local_folder_has_no_revision(saved):
     with pytest.raises(WeightsError, match="no revision"):
         from_pretrained(saved[1], revision="main")
