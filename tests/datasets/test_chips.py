@@ -5,7 +5,8 @@ import numpy as np
 import pytest
 import torch
 from matplotlib.text import Text
-from tidemark.datasets.chips import OMBRIA, ChipDataset, PolarPatch, chip_bounds
+from tidemark.datasets.chips import ChipDataset, chip_bounds
+from tidemark.datasets.published import OMBRIA, PolarPatch
 from tidemark.datasets.reader import open_split
 from tidemark.datasets.spec import Array, Band
 from tidemark.errors import ChecksumError, ConfigError, FormatError, InputError
