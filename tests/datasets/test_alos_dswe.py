@@ -1,5 +1,6 @@
 """alos-dswe: every layer at its place on the SAR grid, the pair rule, the label codes, the tenth of known labels."""
 
+import re
 import shutil
 
 import numpy as np
@@ -315,7 +316,6 @@ def corrupt(folder):
     ("fault", "words"),
     [
         (rotated, "rotated or flipped geotransform"),
-        (corrupt, "corrupt: rows"),
         (lambda f: (f / f"{GRANULE}_HV.tif").unlink(), "AP_15743_FBD_F0290_RT1_HV.tif is missing"),
         (lambda f: (f / f"{GRANULE}.iso.xml").write_text("<a/>"), "no acquisition date"),
         (
@@ -326,17 +326,29 @@ def corrupt(folder):
         (lambda f: next((f / "hand").glob("*W090*")).unlink(), "no HAND tile reaches it"),
     ],
 )
-def test_a_bad_scene_is_left_out_and_named(folder, tmp_path, fault, words):
-    for number in (5,):  # three others remain for the three splits
-        add_scene(folder, number)
-        add_dswe(folder, number, tile="018015")
-        add_terrain(folder, [number])
+def test_a_bad_scene_is_planned_without_and_named(folder, fault, words):
+    add_further(folder)
     fault(folder)
-    with pytest.raises(PartialResultError, match=f"AP_15743.*{words}") as caught:
+    plan = plan_data_set("alos-dswe", folder)
+    assert len(plan.scenes) == 3 and [s.id for s in plan.skipped] == ["AP_15743_FBD_F0290_RT1"]
+    assert re.search(words, plan.skipped[0].reason) and str(folder) not in plan.skipped[0].reason
+
+
+def test_a_corrupt_scene_is_left_out_and_named(folder, tmp_path):
+    add_further(folder)
+    corrupt(folder)
+    with pytest.raises(PartialResultError, match="AP_15743.*corrupt: rows") as caught:
         make(folder, tmp_path)
     assert caught.value.exit_code == 3
     skipped = load_manifest(tmp_path / "alos-dswe" / "1.0.0").skipped
     assert [s.id for s in skipped] == ["AP_15743_FBD_F0290_RT1"] and str(tmp_path) not in skipped[0].reason
+
+
+def add_further(folder):
+    """A fourth scene, so that three are left for the three splits."""
+    add_scene(folder, 5)
+    add_dswe(folder, 5, tile="018015")
+    add_terrain(folder, [5])
 
 
 def test_a_tile_that_is_no_geotiff_is_named_and_not_used(folder, tmp_path):
