@@ -25,6 +25,7 @@ class PublishedDataset(ChipDataset):
         download: bool = False,
         checksum: bool = True,
         variant: str = "",
+        repo: str | None = None,
     ) -> None:
         """Open one split.
 
@@ -34,23 +35,21 @@ class PublishedDataset(ChipDataset):
             version: semantic version of the data set; another major version holds other pixels, labels or splits.
             bands: names of the bands wanted, in that order; all by default.
             transforms: takes a sample and returns the changed sample.
-            download: not available yet.
+            download: pull the split from the Hugging Face Hub where it is missing; needs ``repo``.
             checksum: compare every chip with its stored checksum.
             variant: what the builder appended to the name, such as "sim" (made from simulated products).
+            repo: ``ORG/NAME`` on the Hub.
 
         Raises:
             DatasetNotFoundError: the data set is not in ``root``.
-            InputError: ``download`` was asked for, a band does not exist, or another data set lies there.
+            InputError: ``download`` without a ``repo``, a band does not exist, or another data set lies there.
         """
         name = f"{self.name}-{variant}" if variant else self.name
-        super().__init__(Path(root) / name / version, split, bands, transforms, download, checksum)
+        super().__init__(Path(root) / name / version, split, bands, transforms, download, checksum, repo)
         if (self.manifest.name, self.manifest.version) != (name, version):
             raise InputError(
                 f"expected {name} {version}, found {self.manifest.name} {self.manifest.version}", where=self.root
             )
-
-    def _name_to_build(self) -> str:
-        return self.name
 
 
 class OMBRIA(PublishedDataset):
