@@ -199,17 +199,20 @@ def usable_cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-BUT = ":(exclude)leaderboard/submissions"  # a sweep writes its records there: they are what comes out, not the code
+NOT_RECORDS = (
+    ":(exclude)leaderboard/submissions"  # a sweep writes its records there: they are what comes out, not the code
+)
 
 
 def git_state(root: Path) -> tuple[str | None, bool | None]:
-    """Commit and whether tracked files but the records differ from it; (None, None) where the package is no git checkout."""
+    """Commit and whether tracked files, but for the records, differ from it; (None, None) without a git checkout."""
     if not (root / ".git").exists():  # an installed copy inside some other repository is not that repository's
         return None, None
     try:
+        status = ["status", "--porcelain", "--untracked-files=no", "--", ".", NOT_RECORDS]
         answers = [
             subprocess.run(["git", "-C", str(root), *arguments], capture_output=True, text=True, check=True, timeout=30)
-            for arguments in (["rev-parse", "HEAD"], ["status", "--porcelain", "--untracked-files=no", "--", ".", BUT])
+            for arguments in (["rev-parse", "HEAD"], status)
         ]
     except (OSError, subprocess.SubprocessError):
         return None, None

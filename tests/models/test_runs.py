@@ -98,11 +98,16 @@ def test_git_state_tells_commit_and_changes_but_not_of_a_repository_around_it(tm
 
     assert git_state(tmp_path) == (None, None)
     git("init", "-q")
+    record = tmp_path / "leaderboard/submissions/record.json"
+    record.parent.mkdir(parents=True)
+    record.write_text("1")
     (tmp_path / "a").write_text("1")
-    git("add", "a")
+    git("add", ".")
     git("commit", "-q", "-m", "first")
     commit, dirty = git_state(tmp_path)
     assert len(commit) == 40 and dirty is False
+    record.write_text("2")  # a sweep replaces its own records
+    assert git_state(tmp_path) == (commit, False)
     (tmp_path / "a").write_text("2")
     assert git_state(tmp_path) == (commit, True)
     (tmp_path / "site-packages").mkdir()
