@@ -125,7 +125,8 @@ def score_card(weights: str | Path, records: Sequence[str | Path]) -> Path:
                 hint="evaluate these weights",
             )
         data = {"name": record.dataset.name, "version": record.dataset.version, "title": record.dataset.title}
-        found += eval_results(pretrained.task_kind, data, {record.dataset.split: _figures(record)})
+        split = record.dataset.split
+        found += eval_results(pretrained.task_kind, data, {split: _figures(record)}, {split: _intervals(record)})
     add_scores(folder / CARD_NAME, found)
     return folder / CARD_NAME
 
@@ -133,3 +134,8 @@ def score_card(weights: str | Path, records: Sequence[str | Path]) -> Path:
 def _figures(record: Result) -> dict[str, float | None]:
     keys = sorted(CARD_METRICS, key=lambda key: key != HEADLINE[record.task])
     return {key: record.metrics[key].value for key in keys if key in record.metrics}
+
+
+def _intervals(record: Result) -> dict[str, tuple[float, float]]:
+    known = {key: record.metrics[key].interval for key in CARD_METRICS if key in record.metrics}
+    return {key: (interval.low, interval.high) for key, interval in known.items() if interval is not None}

@@ -50,6 +50,7 @@ def model_card(config: Mapping[str, Any], card: Mapping[str, Any], parameters: i
         "## Input\n\n" + _bands(config["preprocess"]),
         "## Training data\n\n" + _data(dataset),
         SCORES_TITLE + _scores(results),
+        "## Limits\n\n" + _limits(dataset),
         f"## Licence\n\n{_plain(card.get('licence') or 'Not stated.')}",
     ]
     if config.get("calibration"):
@@ -61,7 +62,10 @@ def model_card(config: Mapping[str, Any], card: Mapping[str, Any], parameters: i
 
 
 def eval_results(
-    task_kind: str, dataset: Mapping[str, Any], scores: Mapping[str, Mapping[str, float | None]]
+    task_kind: str,
+    dataset: Mapping[str, Any],
+    scores: Mapping[str, Mapping[str, float | None]],
+    intervals: Mapping[str, Mapping[str, tuple[float, float]]] | None = None,
 ) -> list[EvalResult]:
     """Scores as Hugging Face's ``EvalResult``s, those that are known.
 
@@ -69,8 +73,11 @@ def eval_results(
         task_kind: "segmentation", "classification" or "regression".
         dataset: name, version and, where known, title; without a name there is nothing to state scores of.
         scores: by split and metric.
+        intervals: 95 % intervals, low and high, by split and metric, where there are any.
     """
     from huggingface_hub import EvalResult
+
+    known = intervals or {}
 
     return [
         EvalResult(
@@ -81,6 +88,7 @@ def eval_results(
             dataset_revision=dataset["version"],
             metric_type=metric,
             metric_value=value,
+            metric_args={"interval_95": list(bounds)} if (bounds := known.get(split, {}).get(metric)) else None,
         )
         for split, by_metric in scores.items()
         for metric, value in by_metric.items()
@@ -176,6 +184,15 @@ def _data(dataset: Mapping[str, Any]) -> str:
     return text + (" **These data are simulated.**" if dataset.get("simulated") else "")
 
 
+def _limits(dataset: Mapping[str, Any]) -> str:
+    text = (
+        "Other bands, units or sensors than in the table above are refused. Other regions, seasons and processing are "
+        "not: the scores say nothing of them. A score without an interval has too few independent units for one; the "
+        "known defects of the labels stand in the data set's own card."
+    )
+    return text + (" It has seen simulated scenes only." if dataset.get("simulated") else "")
+
+
 def _calibration(found: Mapping[str, Any]) -> str:
     return (
         f"Probabilities are calibrated on the split `{found['split']}`: logits are divided by "
@@ -189,10 +206,15 @@ def _scores(results: Sequence[EvalResult]) -> str:
     rows += [
         f"| {_plain(r.dataset_type)} {_plain(r.dataset_revision)} | {_plain(r.dataset_split)} "
         f"| {_plain(r.metric_type)} | "
-        f"{f'{r.metric_value:.4f}' if isinstance(r.metric_value, float) else _plain(r.metric_value)} |"
+        f"{f'{r.metric_value:.4f}' if isinstance(r.metric_value, float) else _plain(r.metric_value)}{_interval(r)} |"
         for r in results
     ]
     return "\n".join(rows) if results else "None recorded."
+
+
+def _interval(result: EvalResult) -> str:
+    bounds = (result.metric_args or {}).get("interval_95")
+    return f" \\[{bounds[0]:.4f}, {bounds[1]:.4f}\\]" if isinstance(bounds, list) and len(bounds) == 2 else ""
 
 
 def _plain(value: object) -> str:

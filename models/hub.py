@@ -78,14 +78,17 @@ def _enter_scores(run: Path, folder: Path, dataset: dict, task_kind: str) -> Non
     import json
 
     scores: dict[str, dict[str, float]] = {}
+    intervals: dict[str, dict[str, tuple[float, float]]] = {}
     for path in sorted(run.glob("*/result.json")):
         record = json.loads(path.read_bytes())
         known = record.get("dataset", {})
         if known.get("content_sha256") == dataset.get("content_sha256") and (folder / CARD_NAME).is_file():
-            values = {key: metric.get("value") for key, metric in record["metrics"].items()}
-            scores[known["split"]] = {key: value for key, value in values.items() if value is not None}
+            metrics = {key: metric for key, metric in record["metrics"].items() if metric.get("value") is not None}
+            scores[known["split"]] = {key: metric["value"] for key, metric in metrics.items()}
+            bounds = {key: metric["interval"] for key, metric in metrics.items() if metric.get("interval")}
+            intervals[known["split"]] = {key: (b["low"], b["high"]) for key, b in bounds.items()}
     if scores:
-        add_scores(folder / CARD_NAME, eval_results(task_kind, dataset, scores))
+        add_scores(folder / CARD_NAME, eval_results(task_kind, dataset, scores, intervals))
 
 
 def pull_model(source: str, out: str | Path, revision: str | None = None) -> Path:

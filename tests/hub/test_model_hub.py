@@ -46,6 +46,20 @@ def test_pushed_weights_come_back_and_are_the_same(hub, weights, tmp_path):
     assert card.data.library_name == "tidemark" and card.data.license == "mit"
 
 
+def test_scores_go_into_the_card_with_their_intervals(hub, weights, tmp_path):
+    from tidemark.models.card import add_scores, eval_results
+
+    data = {"name": "tiny", "version": "1.0.0"}
+    scores, intervals = {"test": {"iou": 0.5, "oa": 0.75}}, {"test": {"iou": (0.4, 0.625)}}
+    add_scores(weights / "README.md", eval_results("segmentation", data, scores, intervals))
+    done = push_model(weights, "org/net")
+    card = ModelCard(hub.repo("org/net", "model").commits[done.commit]["README.md"].decode())
+    found = {r.metric_type: (r.metric_value, r.metric_args) for r in card.data.eval_results}
+    assert found == {"iou": (0.5, {"interval_95": [0.4, 0.625]}), "oa": (0.75, None)}
+    assert "| iou | 0.5000 \\[0.4000, 0.6250\\] |" in card.text and "| oa | 0.7500 |" in card.text
+    assert "## Limits" in card.text and "## Licence" in card.text and "from_pretrained" in card.text
+
+
 def test_only_weights_configuration_and_card_are_sent(hub, weights):
     (weights / "notes.pkl").write_bytes(b"\x80")
     done = push_model(weights, "org/net")

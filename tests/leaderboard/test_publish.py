@@ -85,7 +85,8 @@ def test_a_records_scores_enter_the_model_index_and_the_table_of_the_card(record
     iou = record.metrics["iou"].value
     assert found["val", "iou"] == 0.5 and found["test", "iou"] == iou and len(found) == len(card.data.eval_results)
     assert {r.dataset_revision for r in card.data.eval_results} == {"1.0.0"}
-    assert f"| demo-water 1.0.0 | test | iou | {iou:.4f} |" in card.text
+    low, high = record.metrics["iou"].interval.low, record.metrics["iou"].interval.high
+    assert f"| demo-water 1.0.0 | test | iou | {iou:.4f} \\[{low:.4f}, {high:.4f}\\] |" in card.text
     assert card.text.count("## Scores") == 1 and "## Licence" in card.text and "Simulated scenes" in card.text
 
 
