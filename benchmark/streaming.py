@@ -102,7 +102,7 @@ def _child(what: str, root: str) -> dict[str, float]:
             "chips_per_s": len(chips) / SHARE / seconds,
         }  # one by one, as a sample is read
     source = address if what == "stream" else pull(address, root)
-    loader = ChipLoader(source, "train", BATCH, threads=3, prefetch=4)
+    loader = ChipLoader(source, "train", BATCH, threads=2, prefetch=4)
     batches = iter(loader)
     next(batches)
     first_s = time.perf_counter() - started
