@@ -16,8 +16,8 @@ from .. import _compat  # noqa: F401
 from torchgeo.datasets import DatasetNotFoundError, NonGeoDataset
 
 from ..errors import InputError
-from .reader import is_remote, open_split
-from .spec import MANIFEST_NAME, Array
+from .reader import is_remote, open_split, pulled_shards
+from .spec import MANIFEST_NAME, Array, load_manifest
 from .transforms import Preprocess, image_array
 
 if TYPE_CHECKING:
@@ -88,22 +88,28 @@ class ChipDataset(NonGeoDataset):
         self._starts = np.cumsum([0, *(shard.n for shard in self.shards)])
 
     def _find(self, split: str) -> None:
-        """Pull what is not there, where that was asked for."""
-        version, name = self.root.name, self.root.parent.name
-        if self.download and self.repo is None:
-            raise InputError(
-                "not known where to download it from",
-                where=self.root,
-                hint=f"repo='ORG/{name}', or build it from its source: tidemark build {name}",
-            )
-        if self.download:
+        """Pull what is not there, where that was asked for; what is there is not asked for again."""
+        if self.download and not self._is_here(split):
             from .hub import pull
 
+            version, name = self.root.name, self.root.parent.name
+            if self.repo is None:
+                raise InputError(
+                    "not known where to download it from",
+                    where=self.root,
+                    hint=f"repo='ORG/{name}', or build it from its source: tidemark build {name}",
+                )
             found = pull(f"{self.repo}@{version}", self.root.parent.parent, splits=[split])
             if found.resolve() != self.root.resolve():
                 raise InputError(f"{self.repo} holds {found.parent.name} {found.name}", where=self.root)
         if not (self.root / MANIFEST_NAME).exists():
             raise DatasetNotFoundError(self)
+
+    def _is_here(self, split: str) -> bool:
+        if not (self.root / MANIFEST_NAME).exists():
+            return False
+        pulled = pulled_shards(self.root)
+        return pulled is None or all(e.path in pulled for e in load_manifest(self.root).split_shards(split))
 
     def __len__(self) -> int:
         """Number of chips of the split."""

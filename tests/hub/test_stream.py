@@ -109,6 +109,9 @@ def test_download_pulls_the_split(hub, published, tmp_path):
     root = tmp_path / "data/tiny/1.0.0"
     dataset = ChipDataset(root, "val", download=True, repo="org/tiny")
     assert len(dataset) == 6 and not (root / "train").exists()
+    before = len(hub.requests)
+    assert len(ChipDataset(root, "val", download=True)) == 6 and len(hub.requests) == before  # it is here already
+    assert len(ChipDataset(root, "train", download=True, repo="org/tiny")) == 6 and len(hub.requests) > before
     with pytest.raises(InputError, match="not known where to download it from"):
         ChipDataset(tmp_path / "data/none/1.0.0", "val", download=True)
 
