@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 
 from ..datasets.plan import ChipRef, Plan, SceneJob, ShardJob
-from ..datasets.spec import Array, Band, BuilderInfo, ClassDef, Header, Scene, Task
+from ..datasets.spec import WATER_CLASSES, Array, Band, BuilderInfo, Header, Scene, Task
 
 NAME, VERSION = "synthetic", "1.0.0"
 NOISE_COUNTS = 12
@@ -48,10 +48,7 @@ def plan(
         simulated=True,
         task=Task(
             kind="segmentation",
-            classes=(
-                ClassDef(id=0, name="not water", color="#d9cfa6"),
-                ClassDef(id=1, name="water", color="#1f6fb4"),
-            ),
+            classes=WATER_CLASSES,
         ),
         arrays=(
             Array(name="image", dtype="uint16", shape=shape, role="image", bands=declared),

@@ -120,8 +120,10 @@ def _bench(kind: str, target: str, arguments: list[str] | None, out: Path | None
     bench_speed(Request(kind=kind, target=target, arguments=parse_parameters(arguments or []), **given), out)
 
 
-@bench_app.command("model")
-def bench_model(
+@bench_app.command("model", help="The network alone, tensors resident on the device, against the reference U-Net.")
+@bench_app.command("end-to-end", help="HDF5 shards to class maps in host memory, files in the page cache.")
+def bench_chips(
+    context: typer.Context,
     model: Subject,
     dataset: Chips = None,
     split: ChipSplit = "val",
@@ -137,33 +139,10 @@ def bench_model(
     quick: Quick = False,
     out: Record = None,
 ) -> None:
-    """The network alone, tensors resident on the device, against the reference U-Net."""
+    """One of the two figures over chips, named by the command."""
     given = {"device": device, "threads": threads, "batch": batch, "precision": precision, "compiled": compiled}
     given |= {"dataset": dataset, "split": split, "channels": channels, "size": size}
-    _bench("model", model, arg, out, repeats=repeats, quick=quick, **given)
-
-
-@bench_app.command("end-to-end")
-def bench_end_to_end(
-    model: Subject,
-    dataset: Chips = None,
-    split: ChipSplit = "val",
-    channels: Channels = 2,
-    size: Side = 256,
-    arg: Arguments = None,
-    device: Device = "auto",
-    threads: Threads = 0,
-    batch: Batch = 0,
-    precision: Precision = None,
-    compiled: Compile = True,
-    repeats: Repeats = 3,
-    quick: Quick = False,
-    out: Record = None,
-) -> None:
-    """HDF5 shards to class maps in host memory, files in the page cache."""
-    given = {"device": device, "threads": threads, "batch": batch, "precision": precision, "compiled": compiled}
-    given |= {"dataset": dataset, "split": split, "channels": channels, "size": size}
-    _bench("end-to-end", model, arg, out, repeats=repeats, quick=quick, **given)
+    _bench(context.info_name, model, arg, out, repeats=repeats, quick=quick, **given)
 
 
 @bench_app.command("scene")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import yaml
 
-from .licences import hub_licence
+from .licences import licence_header
 from .spec import Manifest
 
 _TASKS = {
@@ -21,7 +21,7 @@ def data_card(manifest: Manifest) -> str:
     tags = ["tidemark", "hdf5", "remote-sensing", "earth-observation", *(["simulated"] if manifest.simulated else [])]
     front = {
         "pretty_name": manifest.title,
-        **_licence(manifest.licence),
+        **licence_header(manifest.licence),
         "task_categories": [_TASKS[manifest.task.kind]],
         "size_categories": [size],
         "tags": tags,
@@ -48,11 +48,6 @@ def data_card(manifest: Manifest) -> str:
         parts.append(f"## Citation\n\n{manifest.citation}\n")
     parts.append(_use(manifest))
     return "\n".join(parts)
-
-
-def _licence(licence: str | None) -> dict[str, str]:
-    known = hub_licence(licence)
-    return {"license": known} if known else {"license": "other", "license_name": licence or "not stated"}
 
 
 _SIZES = ((1_000, "n<1K"), (10_000, "1K<n<10K"), (100_000, "10K<n<100K"), (10**6, "100K<n<1M"), (10**18, "n>1M"))

@@ -28,3 +28,9 @@ def hub_licence(licence: str | None) -> str | None:
         if licence and re.match(rf"\s*({pattern})(?![\w.])", licence, re.IGNORECASE):
             return identifier
     return None
+
+
+def licence_header(licence: str | None) -> dict[str, str]:
+    """The licence's lines in the header of a data or model card."""
+    known = hub_licence(licence)
+    return {"license": known} if known else {"license": "other", "license_name": licence or "not stated"}

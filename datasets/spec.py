@@ -68,6 +68,15 @@ class ClassDef(Strict):
     color: Annotated[str, Field(pattern=r"^#[0-9a-fA-F]{6}$")]
 
 
+# The classes of every water and every sea-ice data set: one colour for one thing on all pages.
+WATER_CLASSES = (ClassDef(id=0, name="not water", color="#d9cfa6"), ClassDef(id=1, name="water", color="#1f6fb4"))
+ICE_CLASSES = (
+    ClassDef(id=0, name="water", color="#1f6fb4"),
+    ClassDef(id=1, name="ice", color="#8fd3e8"),
+    ClassDef(id=2, name="land", color="#8c6d3f"),
+)
+
+
 class Task(Strict):
     """What is to be predicted. ``ignore_index`` marks pixels without a label."""
 

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import yaml
 
 from ..datasets.files import write_atomic
+from ..datasets.licences import licence_header
 from ..errors import FormatError
 
 if TYPE_CHECKING:
@@ -128,13 +129,7 @@ def add_scores(path: str | Path, found: Sequence[EvalResult]) -> None:
 def _header(config: Mapping[str, Any], card: Mapping[str, Any], results: Sequence[EvalResult]) -> dict[str, Any]:
     from huggingface_hub.repocard_data import eval_results_to_model_index
 
-    licence = card.get("licence")
-    header: dict[str, Any] = {"library_name": "tidemark"}
-    header |= (
-        {"license": licence.lower()}
-        if licence in ("MIT", "Apache-2.0", "CC-BY-4.0", "CC0-1.0")
-        else {"license": "other", "license_name": licence or "not-stated"}
-    )
+    header: dict[str, Any] = {"library_name": "tidemark"} | licence_header(card.get("licence") or "not-stated")
     header |= {
         "pipeline_tag": PIPELINES[config["task_kind"]],
         "tags": ["tidemark", "earth-observation", config["model"]],

@@ -26,7 +26,7 @@ from ..labelled import IGNORE, relative_error
 from ..mosaic import Mosaic, overlap
 from ..plan import ChipRef, Plan, SceneJob
 from ..products import FRACTIONS, find, ground_keys, is_simulated, make_plan, read_text, relative_errors, source_files
-from ..spec import Array, Band, BuilderInfo, ClassDef, Header, SkippedScene, Task
+from ..spec import WATER_CLASSES, Array, Band, BuilderInfo, Header, SkippedScene, Task
 from ..splits import by_group
 
 NAME, VERSION = "alos-dswe", "1.0.0"
@@ -315,10 +315,7 @@ def header(despeckle: float | None, simulated: bool) -> Header:
         simulated=simulated,
         task=Task(
             kind="segmentation",
-            classes=(
-                ClassDef(id=0, name="not water", color="#d9cfa6"),
-                ClassDef(id=1, name="water", color="#1f6fb4"),
-            ),
+            classes=WATER_CLASSES,
         ),
         arrays=(
             Array(

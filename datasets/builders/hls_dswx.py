@@ -22,7 +22,7 @@ from ..dswe import water_labels
 from ..labelled import IGNORE
 from ..plan import ChipRef, Plan, SceneJob, group_shards
 from ..products import find, relative_errors, source_files
-from ..spec import Array, Band, BuilderInfo, ClassDef, Header, Scene, Task
+from ..spec import WATER_CLASSES, Array, Band, BuilderInfo, Header, Scene, Task
 from ..splits import by_spatial_block
 
 NAME, VERSION = "hls-dswx", "1.0.0"
@@ -198,10 +198,7 @@ def header() -> Header:
         guard_distance_m=GUARD_M,
         task=Task(
             kind="segmentation",
-            classes=(
-                ClassDef(id=0, name="not water", color="#d9cfa6"),
-                ClassDef(id=1, name="water", color="#1f6fb4"),
-            ),
+            classes=WATER_CLASSES,
         ),
         arrays=(
             Array(name="image", dtype="int16", shape=(len(bands), *shape), role="image", bands=bands),

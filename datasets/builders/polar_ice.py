@@ -25,7 +25,7 @@ from ..labelled import IGNORE, relative_error
 from ..plan import ChipRef, Plan, SceneJob
 from ..polygons import read_polygons
 from ..products import FRACTIONS, find, ground_keys, is_simulated, make_plan, relative_errors, source_files
-from ..spec import Array, Band, BuilderInfo, ClassDef, Header, SkippedScene, Task
+from ..spec import ICE_CLASSES, Array, Band, BuilderInfo, Header, SkippedScene, Task
 from ..splits import by_group, by_scene
 
 NAME, VERSION = "polar-ice", "1.0.0"
@@ -276,11 +276,7 @@ def header(parameters: dict, dtype: str, simulated: bool) -> Header:
         simulated=simulated,
         task=Task(
             kind="segmentation" if maps else "classification",
-            classes=(
-                ClassDef(id=0, name="water", color="#1f6fb4"),
-                ClassDef(id=1, name="ice", color="#8fd3e8"),
-                ClassDef(id=2, name="land", color="#8c6d3f"),
-            ),
+            classes=ICE_CLASSES,
         ),
         arrays=arrays,
         builder=BuilderInfo(name=NAME, version=VERSION, parameters=parameters),

@@ -30,7 +30,7 @@ from PIL import Image, UnidentifiedImageError
 from ...errors import InputError, SceneError
 from ..plan import ChipRef, Plan, SceneJob, ShardJob
 from ..sources import Source, open_source
-from ..spec import Array, Band, BuilderInfo, ClassDef, Header, Scene, Task
+from ..spec import ICE_CLASSES, Array, Band, BuilderInfo, Header, Scene, Task
 from ..splits import PhaseBlock, by_phase_blocks
 
 NAME, VERSION = "polar-patch", "1.0.0"
@@ -232,11 +232,7 @@ def header(labels: str, unverified_source: bool) -> Header:
         known_label_defects=defects,
         task=Task(
             kind="classification",
-            classes=(
-                ClassDef(id=0, name="water", color="#1f6fb4"),
-                ClassDef(id=1, name="ice", color="#8fd3e8"),
-                ClassDef(id=2, name="land", color="#8c6d3f"),
-            ),
+            classes=ICE_CLASSES,
         ),
         arrays=(
             Array(

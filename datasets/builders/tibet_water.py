@@ -24,7 +24,7 @@ from ..labelled import IGNORE, relative_error, to_classes
 from ..plan import ChipRef, Plan, SceneJob
 from ..polygons import Polygons, read_polygons
 from ..products import FRACTIONS, find, ground_keys, is_simulated, make_plan, relative_errors, source_files
-from ..spec import Array, Band, BuilderInfo, ClassDef, Header, SkippedScene, Task
+from ..spec import WATER_CLASSES, Array, Band, BuilderInfo, Header, SkippedScene, Task
 from ..splits import by_group, by_table
 
 NAME, VERSION = "tibet-water", "1.0.0"
@@ -292,10 +292,7 @@ def header(orbits: str, split: str, simulated: bool) -> Header:
         simulated=simulated,
         task=Task(
             kind="segmentation",
-            classes=(
-                ClassDef(id=0, name="not water", color="#d9cfa6"),
-                ClassDef(id=1, name="water", color="#1f6fb4"),
-            ),
+            classes=WATER_CLASSES,
         ),
         arrays=(
             Array(name="image", dtype="float32", shape=shape, role="image", bands=bands),
