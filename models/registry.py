@@ -1,4 +1,4 @@
-"""Models by name. A new model is one file in this folder with one ``@register`` above its class."""
+"""Models by name. A new model is one file here or in ``harmonization/``, with one ``@register`` above its class."""
 
 from __future__ import annotations
 
@@ -56,7 +56,8 @@ def register(
     """Enter the class or function below under ``name``; ``label`` is its name in tables.
 
     A network (``trained``) is called as ``build(spec, **args)`` and gives a module whose ``forward`` takes ``inputs``
-    by name, float32 (B,C,H,W), and returns logits: (B,K,H,W) for segmentation, (B,K) for classification.
+    by name, float32 (B,C,H,W), and returns logits: (B,K,H,W) for segmentation, (B,K) for classification. Networks of
+    the task ``regression`` return reflectance, see ``harmonization.harmonizer``.
     """
 
     def enter(build: Callable[..., Any]) -> Callable[..., Any]:
@@ -121,8 +122,10 @@ def create_model(name: str, spec: ModelSpec, **args: Any) -> nn.Module:
 
 
 def _import_all() -> None:
-    """Import the files of this folder that register something, and none of the others."""
-    for module in pkgutil.iter_modules([str(Path(__file__).parent)]):
-        source = Path(__file__).with_name(f"{module.name}.py")
-        if source.is_file() and b"\n@register(" in source.read_bytes():
-            import_module(f".{module.name}", __package__)
+    """Import the files of this folder and of ``harmonization/`` that register something, and none of the others."""
+    for package in ("", ".harmonization"):
+        folder = Path(__file__).parent / package.lstrip(".")
+        for module in pkgutil.iter_modules([str(folder)]):
+            source = folder / f"{module.name}.py"
+            if source.is_file() and b"\n@register(" in source.read_bytes():
+                import_module(f"{package}.{module.name}" if package else f".{module.name}", __package__)
