@@ -227,6 +227,11 @@ class Preprocess(nn.Module):
         return [*self.select, *self.derived]
 
     @property
+    def needed(self) -> list[str]:
+        """Names of the bands that some channel comes from, in the input's order."""
+        return [self.bands[i].name for i in self._used]
+
+    @property
     def channels(self) -> int:
         """Number of channels that ``forward`` returns."""
         return len(self.select) + len(self.derived)

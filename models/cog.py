@@ -12,11 +12,11 @@ from typing import Any
 import rasterio
 from rasterio.enums import Resampling
 from rasterio.errors import NotGeoreferencedWarning, RasterioError
-from rasterio.io import DatasetReader, DatasetWriter
+from rasterio.io import DatasetWriter
 from rasterio.shutil import copy as copy_raster
 
 from ..datasets.files import atomic_path
-from ..datasets.raster import GDAL_OPTIONS, grid_of
+from ..datasets.raster import GDAL_OPTIONS, Grid
 from ..errors import StorageError
 
 BLOCK_PX = 256
@@ -60,15 +60,14 @@ def write_cog(draft: str | Path, out: str | Path, *, resampling: str = "average"
         raise StorageError(f"cannot write ({error})", where=out, hint="is the disk full?") from error
 
 
-def draft_profile(like: DatasetReader, **changes: Any) -> dict[str, Any]:
-    """Creation options of a draft on the grid of an open raster: one uint8 band unless ``changes`` say otherwise.
+def draft_profile(grid: Grid, **changes: Any) -> dict[str, Any]:
+    """Creation options of a draft on a grid: one uint8 band unless ``changes`` say otherwise.
 
     The draft is deflated lightly: it is read once and goes.
     """
-    grid = grid_of(like)
-    place = {} if grid.transform is None else {"transform": like.transform}
+    place = {} if grid.transform is None else {"transform": rasterio.Affine(*grid.transform)}
     return {
-        "driver": "GTiff", "height": grid.height, "width": grid.width, "count": 1, "dtype": "uint8", "crs": like.crs,
+        "driver": "GTiff", "height": grid.height, "width": grid.width, "count": 1, "dtype": "uint8", "crs": grid.crs,
         "tiled": True, "blockxsize": BLOCK_PX, "blockysize": BLOCK_PX, "compress": "deflate", "zlevel": 1,
         "bigtiff": "IF_SAFER", **place, **changes,
     }  # fmt: skip

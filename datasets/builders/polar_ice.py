@@ -141,10 +141,7 @@ class IceScene:
 
     def read(self, window: raster.PixelWindow) -> tuple[np.ndarray, np.ndarray]:
         """HH and HV (2, h, w) and where they have data (h, w): anything but 0 or NaN in both."""
-        image = raster.read_window(self._image, window, (1, 2), 0)
-        if image.dtype.kind == "f":
-            image = np.where(np.isfinite(image).all(0), image, np.float32(0))
-        return image, (image != 0).any(0)
+        return with_data(raster.read_window(self._image, window, (1, 2), 0))
 
     def mask(self, window: raster.PixelWindow, valid: np.ndarray) -> np.ndarray:
         """Classes (h, w): 255 outside of all polygons, where those of two classes overlap, and without data."""
@@ -186,6 +183,13 @@ class IceScene:
             if left.get(label, 0) and self.read((row, column, PATCH_SIZE, PATCH_SIZE))[1].all():
                 left[label] -= 1
                 yield row, column, PATCH_SIZE, label
+
+
+def with_data(image: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Bands (C, h, w) with 0 in place of what is not finite, and where they have data (h, w): not 0 in all of them."""
+    if image.dtype.kind == "f":
+        image = np.where(np.isfinite(image).all(0), image, np.float32(0))
+    return image, (image != 0).any(0)
 
 
 def _match(folder: Path) -> tuple[dict[str, tuple[str, str]], list[SkippedScene]]:
