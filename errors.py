@@ -76,6 +76,10 @@ class HubError(TidemarkError):
     """The Hugging Face Hub, or the way to it, failed or refused (exit code 1)."""
 
 
+class ArchiveError(TidemarkError):
+    """An archive of raw scenes, or the way to it, failed or refused (exit code 1)."""
+
+
 class StorageError(TidemarkError):
     """Writing failed: disk full, not writable or broken (exit code 1)."""
 

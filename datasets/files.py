@@ -37,6 +37,17 @@ def fsync_folder(folder: Path) -> None:
         os.close(descriptor)
 
 
+def take_place(temporary: Path, path: Path) -> None:
+    """Flush a finished file to disk and rename it, durably. Raises OSError."""
+    descriptor = os.open(temporary, os.O_RDWR)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+    os.replace(temporary, path)
+    fsync_folder(path.parent)
+
+
 @contextmanager
 def atomic_path(path: str | Path) -> Iterator[Path]:
     """Yield a temporary path beside ``path``; on success it is flushed to disk and takes its place, else it goes.
@@ -48,13 +59,7 @@ def atomic_path(path: str | Path) -> Iterator[Path]:
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         yield temporary
-        descriptor = os.open(temporary, os.O_RDWR)
-        try:
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)
-        os.replace(temporary, path)
-        fsync_folder(path.parent)
+        take_place(temporary, path)
     except OSError as error:
         raise storage_error(error, path) from error
     finally:
