@@ -35,26 +35,34 @@ def train(
 
 @app.command()
 def predict(
-    scene: Annotated[Path, typer.Argument(help="A GeoTIFF scene.")],
+    scenes: Annotated[
+        list[Path],
+        typer.Argument(help="A GeoTIFF; two of both orbits; a folder of ALOS products. More with a folder as --out."),
+    ],
     weights: Annotated[
         list[str], typer.Option(help="Folder of weights, or a run's; more for tiles where the first lacks data.")
     ],
-    out: Annotated[Path, typer.Option(help="GeoTIFF to write.")] = Path("water.tif"),
-    overlap: Annotated[float, typer.Option(help="Share of a tile shared with its neighbour.")] = 0.5,
-    tile: Annotated[int, typer.Option(help="Tile size in pixels.")] = 256,
+    out: Annotated[Path, typer.Option(help="GeoTIFF to write, or a folder for a map of each scene.")] = Path(
+        "water.tif"
+    ),
+    overlap: Annotated[
+        float | None, typer.Option(help="Share of a tile shared with its neighbour (0.5; patches 0).")
+    ] = None,
+    tile: Annotated[int | None, typer.Option(help="Tile size in pixels (256; patches 64).")] = None,
     blend: Annotated[str, typer.Option(help="hann, crop, or published (as GMNet's authors).")] = "hann",
     bands: Annotated[str, typer.Option(help="Names of the file's bands, such as vv_asc,vh_asc.")] = "",
-    polygons: Annotated[Path | None, typer.Option(help="GeoPackage for the classes as polygons.")] = None,
+    polygons: Annotated[Path | None, typer.Option(help="GeoPackage for the classes as polygons, or a folder.")] = None,
     device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
+    despeckle: Annotated[float | None, typer.Option(help="ALOS: smoothing that the data set was built with.")] = None,
+    strict: Annotated[bool, typer.Option("--strict", help="Stop at the first scene that fails.")] = False,
 ) -> None:
-    """Map a whole scene: class map and probability as GeoTIFF on the scene's grid."""
-    from .predict import predict_scene
+    """Map whole scenes: class map and probability as Cloud Optimized GeoTIFF on each scene's grid."""
+    from .scene_batch import predict_command
 
-    names = [name.strip() for name in bands.split(",")] if bands else []
-    predict_scene(
-        scene, weights, out, overlap=overlap, tile=tile, blend=blend, polygons=polygons, device=device, bands=names
-    )
-    print(out)
+    names = tuple(name.strip() for name in bands.split(",")) if bands else ()
+    options = {"overlap": overlap, "tile": tile, "blend": blend, "bands": names, "device": device}
+    for path in predict_command(scenes, weights, out, polygons, strict, options | {"despeckle": despeckle}):
+        print(path)
 
 
 @app.command("import-weights")
