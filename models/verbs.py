@@ -37,16 +37,19 @@ def train(
 def predict(
     scenes: Annotated[
         list[Path],
-        typer.Argument(help="A GeoTIFF; two of both orbits; a folder of ALOS products. More with a folder as --out."),
+        typer.Argument(
+            help="A GeoTIFF; two of both orbits; a folder of ALOS or Landsat-8 products. More with a folder as --out."
+        ),
     ],
     weights: Annotated[
-        list[str], typer.Option(help="Folder of weights, or a run's; more for tiles where the first lacks data.")
-    ],
-    out: Annotated[Path, typer.Option(help="GeoTIFF to write, or a folder for a map of each scene.")] = Path(
-        "water.tif"
-    ),
+        list[str] | None,
+        typer.Option(
+            help="Folder of weights, or a run's; more for tiles where the first lacks data, of reflectance to average."
+        ),
+    ] = None,
+    out: Annotated[Path, typer.Option(help="GeoTIFF to write, or a folder for one of each scene.")] = Path("water.tif"),
     overlap: Annotated[
-        float | None, typer.Option(help="Share of a tile shared with its neighbour (0.5; patches 0).")
+        float | None, typer.Option(help="Share of a tile shared with its neighbour (0.5; Landsat-8 0.25; patches 0).")
     ] = None,
     tile: Annotated[int | None, typer.Option(help="Tile size in pixels (256; patches 64).")] = None,
     blend: Annotated[str, typer.Option(help="hann, crop, or published (as GMNet's authors).")] = "hann",
@@ -54,14 +57,21 @@ def predict(
     polygons: Annotated[Path | None, typer.Option(help="GeoPackage for the classes as polygons, or a folder.")] = None,
     device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
     despeckle: Annotated[float | None, typer.Option(help="ALOS: smoothing that the data set was built with.")] = None,
+    method: Annotated[str | None, typer.Option(help="Landsat-8, for weights: nearest, bilinear, bicubic.")] = None,
+    pan: Annotated[Path | None, typer.Option(help="Landsat-8: folder of the Level-1 products.")] = None,
+    uncertainty: Annotated[bool, typer.Option("--uncertainty", help="Landsat-8: a raster of sigma too.")] = False,
+    consistent: Annotated[bool, typer.Option("--consistent", help="Landsat-8: hold its pixels' means.")] = False,
+    mask_clouds: Annotated[bool, typer.Option("--mask-clouds", help="Landsat-8: no data under clouds.")] = False,
     strict: Annotated[bool, typer.Option("--strict", help="Stop at the first scene that fails.")] = False,
 ) -> None:
-    """Map whole scenes: class map and probability as Cloud Optimized GeoTIFF on each scene's grid."""
-    from .scene_batch import predict_command
+    """Map whole scenes as Cloud Optimized GeoTIFF: classes and probability on each scene's grid; of Landsat-8
+    reflectance on Sentinel-2's."""
+    from .predict_command import predict_command
 
-    names = tuple(name.strip() for name in bands.split(",")) if bands else ()
-    options = {"overlap": overlap, "tile": tile, "blend": blend, "bands": names, "device": device}
-    for path in predict_command(scenes, weights, out, polygons, strict, options | {"despeckle": despeckle}):
+    landsat = {"method": method, "pan": pan, "uncertainty": uncertainty, "consistent": consistent}
+    maps = {"bands": [name.strip() for name in bands.split(",") if name], "polygons": polygons, "despeckle": despeckle}
+    common = {"overlap": overlap, "tile": tile, "blend": blend, "device": device, "strict": strict}
+    for path in predict_command(scenes, weights or [], out, common, maps, landsat | {"mask_clouds": mask_clouds}):
         print(path)
 
 

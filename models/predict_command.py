@@ -1,0 +1,53 @@
+"""The command line's ``predict``: class maps of scenes, or reflectance of Landsat-8, by what the weights are for."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from ..errors import InputError
+from .predict import load_weights, predict_scene
+from .scene_batch import predict_scenes
+
+
+def predict_command(
+    sources: Sequence[Path],
+    weights: Sequence[str],
+    out: Path,
+    common: Mapping[str, Any],
+    maps: Mapping[str, Any],
+    landsat: Mapping[str, Any],
+) -> list[Path]:
+    """One scene to a file, or, where ``out`` is a folder or has no ending, every scene to a file in it.
+
+    Args:
+        sources: files and folders.
+        weights: none with ``landsat["method"]``.
+        out: file or folder.
+        common: options of every kind; None: the kind's own default.
+        maps, landsat: options of class maps and of reflectance; those of the other kind must not be given.
+
+    Returns:
+        The files, of a scene the first one.
+    """
+    loaded = load_weights(weights)
+    if not loaded and landsat["method"] is None:
+        raise InputError("no weights", hint="give --weights, or --method for Landsat-8")
+    kinds = {w.task_kind == "regression" for w in loaded} or {True}
+    if len(kinds) > 1:
+        raise InputError("weights of reflectance and weights of classes do not go together")
+    own, other, what = (landsat, maps, "Landsat-8") if True in kinds else (maps, landsat, "class maps")
+    if foreign := [name for name, value in other.items() if value]:
+        raise InputError(f"--{foreign[0].replace('_', '-')} is not for {what}")
+    options = {name: value for name, value in (common | own).items() if value is not None}
+    if True in kinds:
+        from .predict_l8 import predict_landsat
+
+        return predict_landsat(sources, out, weights=loaded, **options)
+    if out.is_dir() or not out.suffix:
+        return predict_scenes(sources, loaded, out, **options)
+    if len(sources) > 2:
+        raise InputError(f"{len(sources)} sources for one file", where=out, hint="give a folder as --out")
+    del options["strict"]
+    return [predict_scene(sources[0] if len(sources) == 1 else sources, loaded, out, **options)]
