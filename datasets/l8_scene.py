@@ -83,7 +83,13 @@ def find_scenes(folder: str | Path, pan: str | Path | None = None) -> list[Lands
 def _group(folder: Path) -> tuple[dict[tuple[str, str], LandsatScene], dict[tuple[str, str], dict[str, Path]]]:
     scenes: dict[tuple[str, str], LandsatScene] = {}
     pan: dict[tuple[str, str], dict[str, Path]] = {}
-    for kind, path, groups in find(folder, NAMES):
+    try:
+        found = find(folder, NAMES)
+    except InputError:
+        if folder.is_dir():  # nothing of that name in it
+            return {}, {}
+        raise
+    for kind, path, groups in found:
         key = groups["place"], groups["date"]
         if kind in ("pan", "pan stack"):
             raster_file = groups["what"].upper().startswith(("B8", "TIF"))

@@ -13,7 +13,7 @@ from .. import _compat  # noqa: F401
 from ..datasets import optical
 from ..datasets.l8_scene import LandsatScene, OpenScene, scene_products, sentinel2_grid
 from ..datasets.l8s2_header import BAND_NAMES
-from ..errors import InputError, PartialResultError, WeightsError
+from ..errors import DeviceError, InputError, PartialResultError, WeightsError
 from .device import enough_memory
 from .harmonization.consistency import back_project
 from .l8_models import Interpolation, Networks, open_model
@@ -22,6 +22,7 @@ from .reflectance_cog import Strip, write_scene
 from .tiling import blend_strips, make_tiling
 from .weights import Pretrained
 
+TILE_PX, OVERLAP = 256, 0.25
 BATCH = {"cpu": 1, "cuda": 16}
 
 
@@ -35,8 +36,8 @@ def predict_landsat(
     uncertainty: bool = False,
     consistent: bool = False,
     mask_clouds: bool = False,
-    overlap: float = 0.25,
-    tile: int = 256,
+    overlap: float | None = None,
+    tile: int | None = None,
     blend: str = "hann",
     device: str = "auto",
     batch_size: int | None = None,
@@ -54,7 +55,7 @@ def predict_landsat(
         uncertainty: also write ``…_sigma.tif``: standard deviation of each band, stored alike.
         consistent: hold the Landsat pixels' means, see ``harmonization.consistency``.
         mask_clouds: no data where QA_PIXEL says (dilated) cloud, cirrus or shadow.
-        overlap, tile, blend: see ``make_tiling``, in pixels of 10 m.
+        overlap, tile, blend: see ``make_tiling``, in pixels of 10 m; 0.25 of 256 by default.
         device: see ``find_device``.
         batch_size: tiles per step.
         strict: stop at the first scene that cannot be used.
@@ -71,7 +72,8 @@ def predict_landsat(
     if not folders:
         raise InputError("no folder of Landsat-8 products given")
     model = open_model(weights, method, uncertainty, device)
-    make_tiling(1, 1, tile, overlap, blend)  # bad numbers end here, not scene by scene
+    tiles = tile or TILE_PX, OVERLAP if overlap is None else overlap, blend
+    make_tiling(1, 1, *tiles)  # bad numbers end here, not scene by scene
     options = {"consistent": consistent, "mask_clouds": mask_clouds, "batch_size": batch_size}
     scenes = list(scene_products(folders, pan))
     single = out.suffix.lower() in (".tif", ".tiff")
@@ -83,16 +85,18 @@ def predict_landsat(
             if isinstance(scene, InputError):
                 raise scene
             target = out if single else out / f"{scene.id}_10m.tif"
-            map_scene(scene, target, model, (tile, overlap, blend), **options)
+            map_scene(scene, target, model, tiles, **options)
             done.append(target)
+        except (DeviceError, WeightsError):  # no other scene would fare better
+            raise
         except InputError as error:
             if strict or len(scenes) == 1:
                 raise
             failed.append(str(error))
     if failed and not done:
-        raise InputError(f"none of {len(scenes)} scenes could be used: {'; '.join(failed)}")
+        raise InputError(f"none of {len(scenes)} scenes could be mapped: {'; '.join(failed)}")
     if failed:
-        raise PartialResultError(f"{len(done)} scenes written, {len(failed)} not: {'; '.join(failed)}", where=out)
+        raise PartialResultError(f"{len(done)} of {len(scenes)} scenes mapped; not {'; '.join(failed)}")
     return done
 
 
