@@ -56,15 +56,21 @@ def simulate(
     val: Annotated[int | None, typer.Option(help="Scenes for validation; a fifth by default.")] = None,
     test: Annotated[int | None, typer.Option(help="Scenes for the test; a fifth by default.")] = None,
     looks: Annotated[float, typer.Option(help="Equivalent number of looks of the speckle.")] = 4.4,
+    wide: Annotated[bool, typer.Option("--wide", help="tibet-water: lakes and dark sand broader than a chip.")] = False,
 ) -> None:
     """Simulate Sentinel-1-like scenes with their water polygons, or raw products of one of the four systems."""
     if product is not None:
         from .simulate.products import refuse_options, simulate_product
 
         refuse_options(name=name != "s1-water-simulated", val=val, test=test, looks=looks != 4.4)
-        written = simulate_product(product, out, seed=seed, scenes=4 if scenes is None else scenes, size=size)
+        number = 4 if scenes is None else scenes
+        written = simulate_product(product, out, seed=seed, scenes=number, size=size, wide=wide)
         print(f"{len(written)} simulated products in {out}; next: tidemark build {product} --source {out}")
         return
+    if wide:
+        from ..errors import InputError
+
+        raise InputError("--wide belongs to a product", hint="give --product tibet-water")
     from .simulate import simulate_scenes
 
     number, options = 12 if scenes is None else scenes, {"name": name, "val": val, "test": test}

@@ -20,6 +20,12 @@ BASELINES = ("0301", "0400", "0500", "0509")  # without and with the offset of b
 ZONES = (30, 31, 32, 33)
 
 
+def corner_of(index: int) -> tuple[int, float, float]:
+    """UTM zone, west and north of a scene: each has a 100 km square of its own, so that they never share ground."""
+    column, row = 3 + 2 * (index // 20 % 3), 42 + 2 * (index // 4 % 5) + index // 60 % 2
+    return ZONES[index % len(ZONES)], *sentinel2.tile_corner(column, row)
+
+
 def simulate_l8s2(out: Path, seed: int, scenes: int, size: int, driver: str | None = None) -> list[Path]:
     """Write so many pairs of ``size`` Sentinel-2 pixels a side, a multiple of 2; every pair lies in a tile of its own.
 
@@ -36,10 +42,7 @@ def simulate_l8s2(out: Path, seed: int, scenes: int, size: int, driver: str | No
     written = []
     for index in range(scenes):
         rng = np.random.default_rng(np.random.SeedSequence(seed, spawn_key=(4, index)))
-        zone = ZONES[index % len(ZONES)]
-        # every second 100 km square: the scenes never share ground
-        column, row = 3 + 2 * (index // 20 % 3), 42 + 2 * (index // 4 % 5)
-        west, north = sentinel2.tile_corner(column, row)
+        zone, west, north = corner_of(index)
         place = Place(32600 + zone, west, north, 10.0)
         corner = Place(place.epsg, west - MARGIN_M, north + MARGIN_M, PIXEL_M)
         ground = round((size * 10.0 + 2 * MARGIN_M) / PIXEL_M)

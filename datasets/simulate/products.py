@@ -25,7 +25,7 @@ PRODUCTS: dict[str, tuple[str, str, int, int, int, int]] = {
     "polar-ice": (".polar", "simulate_polar_ice", 128, 4096, 1, 1024),
     "l8s2": (".l8s2", "simulate_l8s2", 128, 2560, 2, 768),  # its ground has four times as many pixels
 }
-MAX_SCENES = 39
+MAX_SCENES = 72  # each on ground of its own
 
 
 def refuse_options(**given) -> None:
@@ -38,7 +38,7 @@ def refuse_options(**given) -> None:
 
 
 def simulate_product(
-    product: str, out: str | Path, seed: int = 0, scenes: int = 4, size: int | None = None
+    product: str, out: str | Path, seed: int = 0, scenes: int = 4, size: int | None = None, wide: bool = False
 ) -> list[Path]:
     """Write simulated raw scenes of a system in its archives' folders, names, types and metadata.
 
@@ -52,6 +52,7 @@ def simulate_product(
         scenes: how many scenes (pairs of scenes for alos-dswe and l8s2).
         size: side in pixels of the product's own grid (12.5 m, 10 m, 40 m, 10 m); 2048 takes
             about 1 GiB of memory, for l8s2 4 GiB.
+        wide: of tibet-water: lakes, and dark sand that looks like them, broader than a chip.
 
     Returns:
         The files or folders of the scenes.
@@ -68,6 +69,8 @@ def simulate_product(
         raise InputError(f"scenes must be 1 to {MAX_SCENES} and the seed not negative, found {scenes} and {seed}")
     if not least <= size <= most or size % multiple:
         raise InputError(f"size must be {least} to {most} and a multiple of {multiple}, found {size}")
+    if wide and product != "tibet-water":
+        raise InputError("wide ground is there for tibet-water alone", where=product)
     out = Path(out)
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise InputError("not an empty folder", where=out, hint="name a new one")
@@ -80,5 +83,6 @@ def simulate_product(
         "scenes": scenes,
         "size": size,
     }
-    write_atomic(out / "simulation.json", json.dumps(facts, indent=1) + "\n")
-    return make(out, seed=seed, scenes=scenes, size=size)
+    options = {"wide": True} if wide else {}
+    write_atomic(out / "simulation.json", json.dumps(facts | options, indent=1) + "\n")
+    return make(out, seed=seed, scenes=scenes, size=size, **options)

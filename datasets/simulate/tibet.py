@@ -32,21 +32,25 @@ def scene_numbers(scenes: int) -> list[int]:
     return [*range(1, validation + 1), *range(8, 8 + scenes - validation)]
 
 
-def simulate_tibet_water(out: Path, seed: int, scenes: int, size: int) -> list[Path]:
-    """Write so many scenes of ``size`` pixels a side; the scenes with numbers 3, 13, 23… miss one orbit."""
+def simulate_tibet_water(out: Path, seed: int, scenes: int, size: int, wide: bool = False) -> list[Path]:
+    """Write so many scenes of ``size`` pixels a side; the scenes with numbers 3, 13, 23… miss one orbit.
+
+    ``wide``: with lakes, and look-alikes of dry sand, that are broader than a window of 256 pixels.
+    """
     written = []
     for number in scene_numbers(scenes):
-        written += _scene(Path(out), seed, number, size)
+        written += _scene(Path(out), seed, number, size, wide)
     return written
 
 
-def _scene(out: Path, seed: int, number: int, size: int) -> list[Path]:
+def _scene(out: Path, seed: int, number: int, size: int, wide: bool) -> list[Path]:
     rng = np.random.default_rng(np.random.SeedSequence(seed, spawn_key=(2, number)))
     relief = "mountains" if number % 3 else "hills"
-    world = make_world(rng, size, PIXEL_M, relief, lake_share=rng.uniform(0.05, 0.25), farmed=False)
-    # 27 to 35 N in zones 44 to 46: scenes 180 km apart never share ground
+    world = make_world(rng, size, PIXEL_M, relief, lake_share=rng.uniform(0.05, 0.25), farmed=False, wide=wide)
+    # 27 to 35 N in zones 44 to 46: scenes 90 km apart never share ground
     column = number // 5
-    west, north = 250_000.0 + 180_000 * (column // 3 % 3), 3_900_000.0 - 200_000 * (number % 5)
+    west = 250_000.0 + 180_000 * (column // 3 % 3) + 90_000 * (column // 9 % 2)
+    north = 3_900_000.0 - 200_000 * (number % 5)
     place = Place(32644 + column % 3, west, north, PIXEL_M)
     date = datetime.date(2020, 1, 1) + datetime.timedelta(days=int(rng.integers(366)))
     written = []

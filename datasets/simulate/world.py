@@ -26,6 +26,9 @@ MAX_DRAINAGE_CELLS = 512  # a side; larger scenes get larger cells
 CHANNEL_KM2 = 1.0  # HAND channels begin where so much area drains; the order of 1 km2 is usual for 30 m DEMs
 RIVER_KM2 = 150.0  # rivers wide enough to be water in a 10 m image (7.2 * Q^0.5 m, see terrain.rivers)
 LEAST_LAKE_M2 = 3000.0
+# Wide ground, on which lakes and dark sand are broader than a chip of 256 pixels of 10 m: the plateau's closed basins.
+WIDE_OUTER_M = 24_000.0
+WIDE_SAND_M, WIDE_SAND_SHARE, WIDE_SAND_SMOOTH_M = 9000.0, (0.10, 0.25), 250.0
 
 
 @dataclass(frozen=True)
@@ -65,7 +68,13 @@ class World:
 
 
 def make_world(
-    rng: np.random.Generator, size: int, pixel_m: float, relief: str, lake_share: float, farmed: bool = True
+    rng: np.random.Generator,
+    size: int,
+    pixel_m: float,
+    relief: str,
+    lake_share: float,
+    farmed: bool = True,
+    wide: bool = False,
 ) -> World:
     """A world from a random source.
 
@@ -76,17 +85,21 @@ def make_world(
         relief: a key of ``RELIEF_M``.
         lake_share: share of the ground that lakes cover, where the depressions are deep enough.
         farmed: with fields and settlements; otherwise grass, bare ground and sand (high plateaus).
+        wide: terrain with power up to ``WIDE_OUTER_M``, so that lakes get kilometres wide, and one sheet of sand of
+            such a size, which levels the ground that it covers.
     """
     whole = -(-size // 16) * 16
     factor = _factor(whole, pixel_m)
     whole = -(-whole // factor) * factor
     exponent = {"plain": 3.8, "hills": 3.9, "mountains": 4.0}[relief]
-    height = terrain.fractal(rng, whole, exponent, outer_px=OUTER_M / pixel_m)
+    height = terrain.fractal(rng, whole, exponent, outer_px=(WIDE_OUTER_M if wide else OUTER_M) / pixel_m)
     height = RELIEF_M[relief] * (height + np.linspace(1.5, 0, whole, dtype=np.float32)[:, None])
     height, water, hand = _drainage(rng, height, factor, pixel_m, lake_share)
     cut = np.s_[:size, :size]
     height, water, hand = height[cut], water[cut], hand[cut]
     cover, field, bare = _cover(rng, size, pixel_m, height, hand, water, farmed)
+    if wide:
+        height = _sand_sheet(rng, pixel_m, height, hand, water, cover)
     moisture = 0.18 + 0.05 * terrain.fractal(rng, size, 3.0, 2000 / pixel_m) + 0.08 * np.exp(-hand / 3)
     rms = np.clip(1.1 + 0.5 * terrain.fractal(rng, size, 2.5, 800 / pixel_m), 0.4, 3.0)
     rms = np.where(cover == CROPS, 0.8 + 1.2 * field, np.where(cover == SAND, 0.2, rms))
@@ -167,6 +180,21 @@ def _cover(
         cover[town > np.quantile(town, 1 - rng.uniform(0.002, 0.02))] = BUILT_UP
     cover[water] = WATER
     return cover, field, bare & (cover == CROPS)
+
+
+def _sand_sheet(
+    rng: np.random.Generator, pixel_m: float, height: np.ndarray, hand: np.ndarray, water: np.ndarray, cover: np.ndarray
+) -> np.ndarray:
+    """Mark low ground as sand, in place, over a share of the scene; the height with that ground levelled."""
+    size = height.shape[0]
+    score = terrain.fractal(rng, size, 4.0, WIDE_SAND_M / pixel_m) + 0.6 * np.exp(-hand / 10)
+    dry = ~water
+    sand = dry & (score > np.quantile(score[dry], 1 - rng.uniform(*WIDE_SAND_SHARE)))
+    sand = terrain.drop_small(sand, round(LEAST_LAKE_M2 * 10 / pixel_m**2)) & dry
+    cover[sand] = SAND
+    edge = np.clip(ndimage.distance_transform_edt(sand) * pixel_m / WIDE_SAND_SMOOTH_M, 0, 1)
+    level = ndimage.gaussian_filter(height, WIDE_SAND_SMOOTH_M / pixel_m, mode="nearest")
+    return (height + edge * (level - height)).astype(np.float32)
 
 
 def fields(rng: np.random.Generator, size: int, pixel_m: float) -> tuple[np.ndarray, np.ndarray]:
