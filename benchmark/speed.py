@@ -48,6 +48,7 @@ def measure_speed(
         split,
         device=cfg.TRAIN.DEVICE,
         batch_size=cfg.TRAIN.BATCH_SIZE,
+        learned_from=info.dataset.folder,
     )
     device = predict.infer.device
     batches = itertools.chain.from_iterable(itertools.repeat(loader))

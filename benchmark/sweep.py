@@ -29,7 +29,7 @@ Seeds = Annotated[tuple[Annotated[int, Field(ge=0, le=2**31 - 1)], ...], Field(m
 
 
 class Elsewhere(Strict):
-    """Another data set with the same bands and classes, on which a row's weights are scored too.
+    """Another data set with the same bands and classes, on which a row's weights are scored too: scenes, for patches.
 
     ``build`` is the command that makes it, where it is not that of a part of the table.
     """
@@ -208,7 +208,8 @@ def _check_fits(found: Manifest, own: Manifest, cfg: Any, where: str) -> None:
     if any(theirs.get(name) != unit for name, unit in needed.items()):
         raise InputError(f"expected bands {_words(needed)}, found {_words(theirs)}", where=where)
     expected, classes = ([c.name for c in m.task.classes] for m in (own, found))
-    if expected != classes or own.task.kind != found.task.kind:
+    maps_patches = (own.task.kind, found.task.kind) == ("classification", "segmentation")  # see models/patch_map.py
+    if expected != classes or own.task.kind != found.task.kind and not maps_patches:
         raise InputError(
             f"expected {own.task.kind} of {', '.join(expected)}, found {found.task.kind} of {', '.join(classes)}",
             where=where,

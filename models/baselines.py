@@ -1,6 +1,7 @@
 """The trivial rows that every table must hold, fitted on the training split alone; no torch.
 
-Water (binary masks): ``all-dry``, ``all-wet``, ``otsu``, ``pixel-forest``. Patches: ``majority``, ``band-forest``.
+Water (binary masks): ``all-dry``, ``all-wet``, ``otsu``, ``pixel-forest``. Patches: ``majority``, ``band-forest``. Maps
+of more classes: ``majority``, ``pixel-forest``. Pairs of reflectance have theirs in ``harmonization/rows.py``.
 A row is one function ``(training, seed, **arguments) -> predict``, and ``predict(chip)`` gives the class map uint8
 (H,W) or () and round(255 p) as uint8 or None. Adding a row is one such function under
 ``@register(…, trained=False)``.
@@ -20,6 +21,7 @@ from typing import Any
 import numpy as np
 
 from .. import configs
+from ..datasets.spec import load_manifest
 from ..errors import ConfigError
 from .chip_arrays import Chip, ChipArrays
 from .forests import Predictor
@@ -28,7 +30,8 @@ from .registry import find_model, register
 from .runs import RunInfo, dataset_of, provenance, usable_cores, write_run
 
 OTSU_BINS = 2048
-LEARNING = ("pixel-forest", "band-forest")  # rows that learn from labels
+LEARNING = ("pixel-forest", "band-forest", "band-linear", "histogram-matching")  # rows that learn from labels
+MANY_CLASSES = ("majority", "pixel-forest")  # rows that map more classes than water and not water
 COPOLARISED = ("vv", "hh", "after")  # names of the band that open water darkens most
 
 
@@ -86,14 +89,18 @@ def otsu_threshold(counts: np.ndarray, values: np.ndarray) -> float:
     return float(values[best[len(best) // 2]])
 
 
-@register("majority", label="majority class", tasks=("classification",), trained=False)
+@register("majority", label="majority class", tasks=("classification", "segmentation"), trained=False)
 def fit_majority(training: ChipArrays, seed: int) -> Predictor:
-    """The most frequent class of the training split; its probabilities are the class shares there."""
-    classes = len(training.manifest.task.classes)
-    labels = np.array([int(chip.label) for chip in training])
-    counts = np.bincount(labels[labels < classes], minlength=classes)
-    shares = np.round(255 * counts / max(1, counts.sum())).astype(np.uint8)
-    return lambda chip: (np.uint8(counts.argmax()), shares)
+    """The most frequent class of the training split; a patch's probabilities are the class shares there."""
+    classes, maps = len(training.manifest.task.classes), training.manifest.task.kind == "segmentation"
+    counts = np.zeros(256, np.int64)
+    for chip in training:
+        counts += np.bincount(chip.label[chip.valid] if maps else np.atleast_1d(chip.label), minlength=256)
+    counts = counts[:classes]
+    most, shares = np.uint8(counts.argmax()), np.round(255 * counts / max(1, counts.sum())).astype(np.uint8)
+    if maps:
+        return lambda chip: (np.full(chip.valid.shape, most), None)
+    return lambda chip: (most, shares)
 
 
 def fit_predict(cfg: Any, run_folder: Path) -> Path:
@@ -115,19 +122,23 @@ def fit_predict(cfg: Any, run_folder: Path) -> Path:
             where="MODEL.ARGS",
             hint=f"it takes {', '.join(known) or 'none'}",
         )
-    training = ChipArrays(folder, cfg.DATA.TRAIN_SPLIT, cfg.DATA.BANDS)
-    manifest = training.manifest
-    if manifest.task.kind not in row.tasks or manifest.task.kind == "segmentation" and not manifest.task.binary:
+    manifest, arrays = load_manifest(folder), ChipArrays
+    too_many = manifest.task.kind == "segmentation" and not manifest.task.binary and cfg.MODEL.NAME not in MANY_CLASSES
+    if manifest.task.kind not in row.tasks or too_many:
         wanted = "binary segmentation" if "segmentation" in row.tasks else row.tasks[0]
         found = f"{manifest.task.kind} with {len(manifest.task.classes)} classes"
         raise ConfigError(f"{cfg.MODEL.NAME} is for {wanted}, {manifest.name} is {found}", where="MODEL.NAME")
 
+    if manifest.task.kind == "regression":
+        from .harmonization.rows import PairArrays as arrays  # its rows resample with torch
+
+    training = arrays(folder, cfg.DATA.TRAIN_SPLIT, cfg.DATA.BANDS)
     start = time.perf_counter()
     predict = row.build(training, cfg.SEED, **arguments)
     seconds = time.perf_counter() - start
     dataset = dataset_of(manifest, cfg.DATA.ROOT)
     for split in (s.name for s in manifest.splits if s.name != cfg.DATA.TRAIN_SPLIT and s.chips):
-        chips = ChipArrays(folder, split, cfg.DATA.BANDS)
+        chips = arrays(folder, split, cfg.DATA.BANDS)
         write_predictions(
             run_folder / split / PREDICTIONS_NAME,
             dataset=dataset.model_dump(),
@@ -151,11 +162,13 @@ def fit_predict(cfg: Any, run_folder: Path) -> Path:
 
 
 def predict_chips(predict: Predictor, chips: ChipArrays) -> Iterator[Prediction]:
-    """Predictions in the chips' order, a few chips at a time in threads; 255 where the input is invalid."""
+    """Predictions in the chips' order, a few chips at a time in threads; 255 (NaN) where the input is invalid."""
     from rich.progress import track
 
     def one(chip: Chip) -> Prediction:
         class_map, probability = predict(chip)
+        if class_map.ndim == 3:
+            return np.where(chip.valid, class_map.clip(0), np.nan).astype(np.float16), None
         known = chip.valid if class_map.ndim else chip.valid.any()
         return np.where(known, class_map, np.uint8(NODATA)), probability
 

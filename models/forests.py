@@ -86,10 +86,14 @@ def fit_pixel_forest(
     if not samples:
         raise ConfigError(f"no labelled pixels in the sample of {pixels}", where=training.manifest.name)
     forest = _grow(np.concatenate(samples), np.concatenate(labels), trees, min_leaf, class_weight, seed)
+    classes = len(training.manifest.task.classes)
 
-    def predict(chip: Chip) -> tuple[np.ndarray, np.ndarray]:
-        probability = _probabilities(forest, pixel_features(chip.image, chip.valid, windows_px, per_chip), 2)[:, 1]
-        probability = probability.reshape(chip.valid.shape)
+    def predict(chip: Chip) -> tuple[np.ndarray, np.ndarray | None]:
+        features = pixel_features(chip.image, chip.valid, windows_px, per_chip)
+        probabilities = _probabilities(forest, features, classes).reshape(*chip.valid.shape, classes)
+        if classes > 2:
+            return probabilities.argmax(-1).astype(np.uint8), None
+        probability = probabilities[..., 1]
         return (probability >= 0.5).astype(np.uint8), np.round(255 * probability).astype(np.uint8)
 
     return predict

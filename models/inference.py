@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -17,6 +17,7 @@ from ..datasets.spec import load_manifest
 from ..datasets.transforms import Preprocess, image_array
 from ..errors import FormatError, WeightsError
 from .device import enough_memory, find_device
+from .patch_map import PatchMap
 from .predictions import NODATA, PREDICTIONS_NAME, Prediction, write_predictions
 from .runs import CONFIG_NAME, read_run
 from .weights import Pretrained, from_pretrained
@@ -150,7 +151,13 @@ class BatchPredictor:
 
 
 def open_inference(
-    pretrained: Pretrained, folder: str | Path, split: str, *, device: str = "auto", batch_size: int = 1
+    pretrained: Pretrained,
+    folder: str | Path,
+    split: str,
+    *,
+    device: str = "auto",
+    batch_size: int = 1,
+    learned_from: str | Path | None = None,
 ) -> tuple[ChipLoader, BatchPredictor]:
     """A loader of the arrays that the model and the data's validity need, and what maps one of its batches.
 
@@ -160,12 +167,25 @@ def open_inference(
         split: name of the split.
         device: see ``find_device``.
         batch_size: chips per batch.
+        learned_from: version folder of the patches that a classifier has learned from: with it, one of the same classes
+            maps scenes (`PatchMap`).
 
     Raises:
-        WeightsError: the weights do not fit the data set's bands or units.
+        WeightsError: the weights do not fit the data set's bands, units or task.
     """
     manifest = load_manifest(folder)
     image = image_array(manifest)
+    if pretrained.task_kind == manifest.task.kind == "regression":
+        from .harmonization.inference import open_pair_inference
+
+        return open_pair_inference(pretrained, folder, split, device=device, batch_size=batch_size)
+    if pretrained.task_kind != manifest.task.kind:
+        if (pretrained.task_kind, manifest.task.kind) != ("classification", "segmentation") or learned_from is None:
+            raise WeightsError(f"weights for {pretrained.task_kind}, {manifest.name} is a {manifest.task.kind}")
+        patch = image_array(load_manifest(learned_from)).shape[1:]
+        if patch[0] != patch[1]:
+            raise WeightsError(f"patches of {patch[0]} x {patch[1]} px are not square", where=learned_from)
+        pretrained = replace(pretrained, model=PatchMap(pretrained.model, patch[0]), task_kind="segmentation")
     masks = [a.name for a in manifest.arrays if a.role == "valid" and a.shape == image.shape[1:]]
     infer = Inference(pretrained, pretrained.check_input(image.bands), device)
     loader = ChipLoader(folder, split, batch_size, arrays=[image.name, *infer.contexts, *masks[:1]])
@@ -187,7 +207,8 @@ def predict_split(
         run: a run folder with ``weights/``.
         split: name of the split.
         device, batch_size: instead of the run's own (TRAIN.DEVICE, TRAIN.BATCH_SIZE).
-        folder: version folder of another data set with the same bands; by default the run's own.
+        folder: version folder of another data set with the same bands; by default the run's own. Of a patch classifier
+            it may hold scenes, see `open_inference`.
         out: file to write; by default ``<run>/<split>/predictions.h5``.
 
     Returns:
@@ -222,7 +243,9 @@ def predict_split(
             where=run / "weights",
         )
     device, batch_size = device or cfg.TRAIN.DEVICE, batch_size or cfg.TRAIN.BATCH_SIZE
-    loader, predict = open_inference(pretrained, source, split, device=device, batch_size=batch_size)
+    loader, predict = open_inference(
+        pretrained, source, split, device=device, batch_size=batch_size, learned_from=info.dataset.folder
+    )
 
     def chips() -> Iterator[Prediction]:
         from rich.progress import track
