@@ -5,7 +5,8 @@ Codes of the interpreted layers: USGS, Landsat Collection 2 Level-3 DSWE, LSDS-2
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from datetime import date
 from pathlib import Path
 
 import numpy as np
@@ -15,6 +16,7 @@ from .labelled import IGNORE
 from .raster import open_raster, read_window
 
 NOT_WATER, WATER, PARTIAL, CLOUD, FILL = 0, (1, 2), (3, 4), 9, 255
+MAX_DAYS = 1  # between SAR and DSWE
 MAX_CLOUD = 0.3  # of the tiles of one date
 MIN_VALID, MIN_WATER = 0.5, 0.05  # of the SAR footprint
 _ROWS = 512
@@ -55,6 +57,12 @@ def share_of_cloud(paths: Sequence[Path]) -> float:
     return float(counts[CLOUD] / seen) if seen else 1.0
 
 
+def nearest_first(dates: Iterable[date], day: date) -> list[date]:
+    """The dates within ``MAX_DAYS`` of a SAR image, the nearest first; of two as near, the earlier."""
+    near = {d for d in dates if abs((d - day).days) <= MAX_DAYS}
+    return sorted(near, key=lambda d: (abs((d - day).days), d))
+
+
 def pair_fault(cloud: float, counts: np.ndarray) -> str | None:
     """Why DSWE of one date will not do for a SAR image, or None.
 
@@ -62,13 +70,20 @@ def pair_fault(cloud: float, counts: np.ndarray) -> str | None:
         cloud: share of cloud of its tiles.
         counts: int64 (256,), its codes inside the SAR footprint.
     """
-    seen, valid, water = counts.sum(), counts.sum() - counts[CLOUD] - counts[FILL], counts[list(WATER)].sum()
     if not cloud < MAX_CLOUD:
         return f"{cloud:.0%} cloud, it must be below {MAX_CLOUD:.0%}"
-    if not seen:
+    if not counts.sum():
         return "the SAR image has no data"
-    if valid < MIN_VALID * seen:
-        return f"{valid / seen:.0%} of the SAR footprint valid, the least is {MIN_VALID:.0%}"
-    if water < MIN_WATER * seen:
-        return f"{water / seen:.1%} of the SAR footprint water, the least is {MIN_WATER:.0%}"
+    valid, water = footprint_shares(counts)
+    if valid < MIN_VALID:
+        return f"{valid:.0%} of the SAR footprint valid, the least is {MIN_VALID:.0%}"
+    if water < MIN_WATER:
+        return f"{water:.1%} of the SAR footprint water, the least is {MIN_WATER:.0%}"
     return None
+
+
+def footprint_shares(counts: np.ndarray) -> tuple[float, float]:
+    """Shares of the SAR footprint that are valid, and water; ``counts`` as for ``pair_fault``."""
+    seen = int(counts.sum())  # the quotient of two integers is the threshold itself where it is met exactly
+    valid, water = seen - int(counts[CLOUD]) - int(counts[FILL]), int(counts[list(WATER)].sum())
+    return (valid / seen, water / seen) if seen else (0.0, 0.0)

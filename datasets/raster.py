@@ -111,11 +111,12 @@ def open_raster(path: str | Path, formats: Sequence[str] = ("GTiff",), num_threa
         except RasterioError as error:
             raise SceneError(f"unreadable as {driver} ({_first_cause(error)})", where=path) from None
         with dataset:
-            _check_sizes(dataset, path)
+            check_sizes(dataset, path)
             yield dataset
 
 
-def _check_sizes(dataset: DatasetReader, path: str | Path) -> None:
+def check_sizes(dataset: DatasetReader, path: str | Path) -> None:
+    """Raises SceneError where sides or blocks are too large to be read safely."""
     if max(dataset.shape) > MAX_SIDE_PX:
         raise SceneError(f"{dataset.height}x{dataset.width} pixels, over {MAX_SIDE_PX} on a side", where=path)
     for (height, width), dtype in zip(dataset.block_shapes, dataset.dtypes, strict=True):

@@ -110,7 +110,7 @@ class Source:
             if self.path.is_dir():
                 listed = _list_folder(self.path)
             elif self.path.is_file():
-                self._archive, listed = _list_archive(self.path)
+                self._archive, listed = list_archive(self.path)
             else:
                 raise InputError("no such file or folder", where=self.path)
             self._files = _relative(listed)
@@ -140,7 +140,8 @@ def _list_folder(folder: Path, prefix: str = "") -> dict[str, int]:
     return sizes
 
 
-def _list_archive(path: Path) -> tuple[zipfile.ZipFile, dict[str, int]]:
+def list_archive(path: Path) -> tuple[zipfile.ZipFile, dict[str, int]]:
+    """A zip archive, open, and the bytes of its members by name. Raises InputError for one that is not harmless."""
     try:
         archive = zipfile.ZipFile(path)
     except (OSError, EOFError, zipfile.BadZipFile, NotImplementedError) as error:
