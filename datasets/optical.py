@@ -9,6 +9,8 @@ from __future__ import annotations
 
 import math
 import re
+from collections.abc import Callable
+from functools import cache
 
 import numpy as np
 from scipy import ndimage
@@ -23,6 +25,8 @@ S2_SCALE, S2_FILL = 1e-4, 0
 S2_OFFSET_BASELINE, S2_OFFSET_DN = 400, 1000
 S2_NODATA = 65535  # as stored here: 0 is a valid reflectance once the offset is taken off
 PAN_SCALE = 2.5e-5
+_SSIM_DOUBT = 1e-3
+_REACH, _BLOCK = 5, 64  # pixels: half the filter of SSIM, and what is blurred at a time
 _BLUR = 1.0  # Sentinel-2 pixels, before the registrations are compared
 
 
@@ -126,14 +130,52 @@ def psnr(one: np.ndarray, two: np.ndarray, valid: np.ndarray) -> float:
 
 def ssim(one: np.ndarray, two: np.ndarray, valid: np.ndarray) -> float:
     """Mean structural similarity (Wang et al. 2004: Gaussian of 1.5 pixels, data range 1) of all bands where valid."""
+    return _ssim(one, two, valid, lambda maps: np.stack([_blurred(m) for m in maps]))
+
+
+def alike(one: np.ndarray, two: np.ndarray, valid: np.ndarray, above_psnr: float, least_ssim: float) -> bool:
+    """Whether PSNR lies above the one limit and SSIM not below the other."""
+    if psnr(one, two, valid) <= above_psnr:
+        return False
+    near = _ssim(one, two, valid, _blurred_by_products)
+    # the products round as the processor's BLAS does: close to the limit the answer must not depend on that
+    return (near if abs(near - least_ssim) > _SSIM_DOUBT else ssim(one, two, valid)) >= least_ssim
+
+
+def _ssim(one: np.ndarray, two: np.ndarray, valid: np.ndarray, blur: Callable[[np.ndarray], np.ndarray]) -> float:
     c1, c2 = 0.01**2, 0.03**2
     total = 0.0
     for x, y in zip(one, two, strict=True):
-        mx, my, xx, yy, xy = (ndimage.gaussian_filter(v, 1.5, truncate=3.5) for v in (x, y, x * x, y * y, x * y))
+        mx, my, xx, yy, xy = blur(np.stack([x, y, x * x, y * y, x * y]))
         luminance = (2 * mx * my + c1) / (mx * mx + my * my + c1)
         structure = (2 * (xy - mx * my) + c2) / (xx - mx * mx + yy - my * my + c2)
         total += float((luminance * structure)[valid].mean(dtype=np.float64))
     return total / len(one)
+
+
+def _blurred(values: np.ndarray) -> np.ndarray:
+    return ndimage.gaussian_filter(values, 1.5, truncate=3.5)
+
+
+def _blurred_by_products(maps: np.ndarray) -> np.ndarray:
+    """``_blurred`` of float32 (N, H, W) as products with the filter's band matrix, block by block: six times faster."""
+    for axis in (1, 2):
+        weights, blurred = _band_matrix(maps.shape[axis]), np.empty_like(maps)
+        for start in range(0, maps.shape[axis], _BLOCK):
+            out = slice(start, start + _BLOCK)
+            seen = slice(max(start - _REACH, 0), start + _BLOCK + _REACH)
+            if axis == 1:
+                np.matmul(weights[out, seen], maps[:, seen], out=blurred[:, out])
+            else:
+                np.matmul(maps[:, :, seen], weights[out, seen].T, out=blurred[:, :, out])
+        maps = blurred
+    return maps
+
+
+@cache
+def _band_matrix(size: int) -> np.ndarray:
+    """float32 (size, size): row i holds what each pixel gives to the blurred pixel i."""
+    return ndimage.gaussian_filter1d(np.eye(size, dtype=np.float32), 1.5, axis=0, truncate=3.5)
 
 
 def registration_shift(reference: np.ndarray, moving: np.ndarray) -> tuple[float, float]:

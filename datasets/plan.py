@@ -4,10 +4,11 @@ A builder is one module with ``NAME``, ``VERSION`` and three functions::
 
     plan(source: Path, **parameters) -> Plan
     index(job: SceneJob) -> list[ChipRef]
-    read(job: SceneJob, refs: Sequence[ChipRef]) -> Iterator[dict[str, np.ndarray]]
+    read(job: SceneJob, refs: Sequence[ChipRef]) -> Iterator[dict[str, np.ndarray] | None]
 
 ``plan`` reads lists and headers only. ``index`` passes over the labels of one scene and names its chips; ``read``
-yields their arrays in that order. A scene that cannot be used raises SceneError in any of the three.
+yields their arrays in that order, None for a chip that turns out to hold too little. A scene that cannot be used
+raises SceneError in any of the three.
 """
 
 from __future__ import annotations

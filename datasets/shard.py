@@ -6,10 +6,13 @@ chips are small is contiguous. Beside the data stand per-chip geometry and XXH3-
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from itertools import islice
+from contextlib import contextmanager
 from pathlib import Path
+from tempfile import SpooledTemporaryFile
+from typing import IO
 
 import h5py
 import numpy as np
@@ -17,11 +20,12 @@ import xxhash
 
 from ..errors import FormatError, SceneError
 from .codecs import dataset_options, encode
-from .files import atomic_path
+from .files import atomic_path, storage_error
 from .plan import MAX_CHIP_ID_BYTES, ChipRef
 from .spec import FORMAT_VERSION, Array, Header
 
 SMALL_CHIP_BYTES = 64 << 10
+SPOOL_BYTES = 64 << 20  # of encoded chips in memory; more of them wait in a file without a name beside the shard
 FORMAT_ATTRIBUTE = "tidemark_format"
 NO_TRANSFORM = (np.nan,) * 6
 
@@ -71,20 +75,22 @@ def write_shard(
     codec: str,
     refs: Sequence[ChipRef],
     scene_numbers: Sequence[int],
-    chips: Iterable[dict[str, np.ndarray]],
+    chips: Iterable[dict[str, np.ndarray] | None],
     observe=None,
     threads: int = 2,
 ) -> np.ndarray:
-    """Write one shard and its sidecar atomically; return the sidecar's rows.
+    """Write one shard and its sidecar atomically; return the sidecar's rows. Without any chip nothing is written.
+
+    HDF5 fixes N when the file is made, so the encoded chips wait until the last one has been read.
 
     Args:
         path: ``…/<split>/<key>.h5``; the sidecar takes the suffix ``.idx``.
         header: the data set; its arrays are written in their order.
         split: name of the split.
         codec: ``blosc``, ``gzip`` or ``none``.
-        refs: the chips, which fix N before writing.
+        refs: the chips.
         scene_numbers: index into the manifest's scenes for every chip.
-        chips: one mapping of array name to array per chip, in the same order.
+        chips: one mapping of array name to array per chip, in the same order; None for a chip that is left out.
         observe: called with each checked chip, in order (statistics).
         threads: encoder threads; the bytes do not depend on their number.
 
@@ -95,17 +101,33 @@ def write_shard(
     transformed = sorted({name for ref in refs for name in ref.transforms})
     rows = _rows(header, refs, scene_numbers, transformed)
     codec = storage_codec(header, codec)
-    with atomic_path(path) as temporary:
-        try:
-            _write_file(temporary, header, split, codec, refs, chips, rows, transformed, observe, threads)
-        except RuntimeError as error:  # how h5py reports a disk that fails while a file is closed
-            raise OSError(0, str(error)) from error
+    with _spool(path) as spool:
+        kept, sizes = _spool_chips(header, codec, refs, chips, rows, spool, observe, threads)
+        rows = rows[kept]
+        if not kept:
+            return rows
+        with atomic_path(path) as temporary:
+            try:
+                _write_file(temporary, header, split, codec, rows, transformed, spool, sizes)
+            except RuntimeError as error:  # how h5py reports a disk that fails while a file is closed
+                raise OSError(0, str(error)) from error
     with atomic_path(path.with_suffix(".idx")) as temporary, open(temporary, "wb") as file:
         np.save(file, rows, allow_pickle=False)
     return rows
 
 
-def _write_file(path, header, split, codec, refs, chips, rows, transformed, observe, threads) -> None:
+@contextmanager
+def _spool(path: Path) -> Iterator[IO[bytes]]:
+    """A file for encoded chips on the disk of ``path``, in memory while it is small."""
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with SpooledTemporaryFile(SPOOL_BYTES, dir=path.parent) as spool:
+            yield spool
+    except OSError as error:
+        raise storage_error(error, path) from error
+
+
+def _write_file(path, header, split, codec, rows, transformed, spool, sizes) -> None:
     with h5py.File(path, "w", libver=("v108", "v108")) as file:
         for name, value in (
             (FORMAT_ATTRIBUTE, ".".join(map(str, FORMAT_VERSION))),
@@ -114,9 +136,8 @@ def _write_file(path, header, split, codec, refs, chips, rows, transformed, obse
             ("split", split),
         ):
             file.attrs.create(name, np.bytes_(value))
-        datasets = {a.name: _create(file, a, len(refs), codec) for a in header.arrays}
-        with ThreadPoolExecutor(threads) as pool:
-            _write_chips(datasets, header, codec, refs, chips, rows, pool, observe)
+        datasets = {a.name: _create(file, a, len(rows), codec) for a in header.arrays}
+        _write_chips(datasets, header, spool, sizes)
         for name in rows.dtype.names[: 4 + len(transformed)] + ("checksum_meta",):
             file.create_dataset(name, data=rows[name], track_times=False)
         for array in header.arrays:
@@ -175,30 +196,75 @@ def _create(file: h5py.File, array: Array, n: int, codec: str) -> h5py.Dataset:
     )
 
 
-def _write_chips(datasets, header, codec, refs, chips, rows, pool, observe) -> None:
-    block = max(4, (8 << 20) // max(1, sum(a.chip_bytes for a in header.arrays)))
-    stream: Iterator[dict[str, np.ndarray]] = iter(chips)
-    done = 0
-    while done < len(refs):
-        batch = [
-            _checked(header, *pair) for pair in zip(refs[done : done + block], islice(stream, block), strict=False)
+def _block(header: Header) -> int:
+    """Chips whose chunks of one array lie side by side in the file."""
+    return max(4, (8 << 20) // max(1, sum(a.chip_bytes for a in header.arrays)))
+
+
+def _spool_chips(
+    header: Header, codec: str, refs, chips, rows: np.ndarray, spool: IO[bytes], observe, threads: int
+) -> tuple[list[int], np.ndarray]:
+    """Encode the chips while the next ones are read: numbers of those kept, and the size of each encoded array."""
+    kept: list[int] = []
+    sizes: list[list[int]] = []
+    waiting: deque = deque()
+    codecs = [codec if array.shape else "none" for array in header.arrays]
+
+    def encoded(chip: dict[str, np.ndarray]) -> list[tuple[bytes, int]]:
+        values = (chip[array.name] for array in header.arrays)
+        return [
+            (v.tobytes() if c == "none" else encode(c, v), checksum(v)) for c, v in zip(codecs, values, strict=True)
         ]
-        if not batch:
-            break
-        for chip in batch:
+
+    def store() -> None:
+        number, future = waiting.popleft()
+        frames = future.result()
+        for array, (frame, digest) in zip(header.arrays, frames, strict=True):
+            rows[f"{array.name}_checksum"][number] = digest
+            spool.write(frame)
+        kept.append(number)
+        sizes.append([len(frame) for frame, _ in frames])
+
+    stream, most = iter(chips), 2 * _block(header)
+    with ThreadPoolExecutor(threads) as pool:
+        for number, ref in enumerate(refs):
+            chip = next(stream, _END)
+            if chip is _END:
+                raise FormatError(f"the builder announced {len(refs)} chips and yielded {number}", where=header.name)
+            if chip is None:
+                continue
+            chip = _checked(header, ref, chip)
+            waiting.append((number, pool.submit(encoded, chip)))
             if observe is not None:
                 observe(chip)
-        for array in header.arrays:
-            dataset, values = datasets[array.name], [chip[array.name] for chip in batch]
-            rows[f"{array.name}_checksum"][done : done + len(batch)] = [checksum(v) for v in values]
+            if len(waiting) >= most:
+                store()
+        if next(stream, _END) is not _END:
+            raise FormatError(f"the builder announced {len(refs)} chips and yielded more", where=header.name)
+        while waiting:
+            store()
+    return kept, np.array(sizes, np.int64).reshape(-1, len(header.arrays))
+
+
+def _write_chips(datasets: dict[str, h5py.Dataset], header: Header, spool: IO[bytes], sizes: np.ndarray) -> None:
+    places = (np.cumsum(sizes) - sizes.reshape(-1)).reshape(sizes.shape)
+    block = _block(header)
+    for start in range(0, len(sizes), block):
+        numbers = range(start, min(start + block, len(sizes)))
+        for at, array in enumerate(header.arrays):
+            dataset, frames = datasets[array.name], []
+            for i in numbers:
+                spool.seek(places[i, at])
+                frames.append(spool.read(sizes[i, at]))
             if dataset.chunks is None:
-                dataset[done : done + len(batch)] = np.stack(values)
+                values = np.frombuffer(b"".join(frames), array.dtype)
+                dataset[numbers.start : numbers.stop] = values.reshape(len(frames), *array.shape)
                 continue
-            for i, frame in enumerate(pool.map(encode, [codec] * len(values), values), start=done):
+            for i, frame in zip(numbers, frames, strict=True):
                 dataset.id.write_direct_chunk((i, *(0,) * len(array.shape)), frame)
-        done += len(batch)
-    if done != len(refs) or next(stream, None) is not None:
-        raise FormatError(f"the builder announced {len(refs)} chips and yielded another number", where=header.name)
+
+
+_END = object()
 
 
 def _checked(header: Header, ref: ChipRef, chip: dict[str, np.ndarray]) -> dict[str, np.ndarray]:

@@ -28,10 +28,13 @@ def _exact(dtype: np.dtype) -> bool:
 
 
 def _bins(values: np.ndarray) -> np.ndarray:
+    if values.dtype.kind == "u" and _exact(values.dtype):
+        return values
     if _exact(values.dtype):
         return values.astype(np.int64) - np.iinfo(values.dtype).min
-    bits = values.astype(np.float32).view(np.uint32)
-    return (np.where(bits >> 31, ~bits, bits | np.uint32(1 << 31)) >> 16).astype(np.int64)
+    # negative patterns run backwards: all their bits flip, of the others the sign alone
+    upper = (values.astype(np.float32, copy=False).view(np.uint32) >> 16).astype(np.uint16)
+    return upper ^ ((upper.view(np.int16) >> 15).view(np.uint16) | np.uint16(0x8000))
 
 
 def _bin_values(dtype: np.dtype) -> np.ndarray:
@@ -65,15 +68,17 @@ class Tally:
                 valid = valid_pixels(stored, band)
                 if invalid is not None and invalid.shape == valid.shape:
                     valid &= ~invalid
-                values = stored[valid]
+                values = stored.reshape(-1) if valid.all() else stored[valid]
                 if not values.size:
                     continue
                 self.counts[array.name][b] += np.bincount(_bins(values), minlength=BINS)
-                wide = values.astype(np.float64)
                 sums = self.sums[array.name][b]
                 if not _exact(values.dtype):
-                    sums[:2] += wide.sum(), (wide * wide).sum()
-                sums[2:] = min(sums[2], wide.min()), max(sums[3], wide.max())
+                    wide = values.astype(np.float64)
+                    total = wide.sum()
+                    wide *= wide
+                    sums[:2] += total, wide.sum()
+                sums[2:] = min(sums[2], values.min()), max(sums[3], values.max())
         label = self.header.label_array
         if label.role in ("mask", "label"):
             self.classes += np.bincount(chip[label.name].reshape(-1), minlength=256)

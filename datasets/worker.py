@@ -57,19 +57,20 @@ def _write(request: dict, header: Header, builder, jobs, path: Path, skipped: di
             except SceneError as error:
                 raise _Unusable(job.id, str(error)) from None
 
-    entry = {
-        "hash": request["hash"],
-        "skipped": skipped,
-        "scenes": [j.id for _, j, c in found if c],
-        "chips": len(refs),
-    }
-    if not refs:
-        return entry | {"tally": tally.to_json()}
     try:
-        write_shard(path, header, request["split"], request["codec"], refs, numbers, chips(), tally.observe)
+        rows = write_shard(path, header, request["split"], request["codec"], refs, numbers, chips(), tally.observe)
     except SceneError as error:  # a chip of the wrong shape or dtype: the scene it belongs to cannot be used
         owner = next((job.id for _, job, cs in found if any(c.id == str(error.where) for c in cs)), None)
         raise _Unusable(owner, str(error)) if owner else error from None
+    filled = set(rows["scene"].tolist())
+    entry = {
+        "hash": request["hash"],
+        "skipped": skipped,
+        "scenes": [job.id for number, job, _ in found if number in filled],
+        "chips": len(rows),
+    }
+    if not len(rows):
+        return entry | {"tally": tally.to_json()}
     if unknown := tally.unknown_labels():
         path.unlink()
         raise FormatError(f"labels {unknown} are neither a class nor the ignore index", where=path)

@@ -21,23 +21,18 @@ import numpy as np
 
 from ...errors import InputError, SceneError
 from .. import raster
-from ..dswe import FILL, MAX_CLOUD, MIN_VALID, MIN_WATER, code_counts, pair_fault, share_of_cloud, water_labels
+from ..alos_dswe_header import CHIP_SIZE, MIN_LABELLED, NAME, NODATA, header
+from ..alos_dswe_header import VERSION as VERSION
+from ..dswe import FILL, MAX_DAYS, code_counts, nearest_first, pair_fault, share_of_cloud, water_labels
 from ..labelled import IGNORE, relative_error
 from ..mosaic import Mosaic, overlap
 from ..plan import ChipRef, Plan, SceneJob
 from ..products import FRACTIONS, find, ground_keys, is_simulated, make_plan, read_text, relative_errors, source_files
-from ..spec import WATER_CLASSES, Array, Band, BuilderInfo, Header, SkippedScene, Task
+from ..spec import SkippedScene
 from ..splits import by_group
 
-NAME, VERSION = "alos-dswe", "1.0.0"
-CHIP_SIZE = 512
-NODATA = -9999.0
-MIN_LABELLED = 0.1  # share of a chip's pixels
-MAX_DAYS = 1
 FLOOR_DB = -50.0  # 1e-5 in power, in place of missing pixels while the image is smoothed
 MARGIN = 32  # pixels around a strip that the smoothing sees
-# "first" composites: DN = reflectance * gain + 1, earthenginepartners.appspot.com (Hansen et al. 2013, data download)
-GFC_GAINS = {"red": 508, "nir": 254, "swir1": 363, "swir2": 423}
 PATTERNS = {
     "sar": r"(?P<granule>AP_\d{5}_FBD_F\d{4}_RT1)(?P<layer>_HH|_HV|\.dem)\.tiff?",
     "metadata": r"(?P<granule>AP_\d{5}_FBD_F\d{4}_RT1)\.iso\.xml",
@@ -76,23 +71,28 @@ def plan(source: Path, *, despeckle: float | None = None) -> Plan:
                 covers[path] = raster.check_georeferenced(opened)
         except InputError as error:
             skipped.append(SkippedScene(id=Path(path).name, reason=str(relative_error(error, folder))))
-    parts, grids = [], {}
+    parts, grids, days = [], {}, {path: _day(text) for path, text in tiles["dswe"].items()}
     for granule, layers in sorted(granules.items()):
         try:
             grid = _check_sar(folder, granule, layers)
             date = acquisition_date(folder / layers["metadata"])
+            wanted = nearest_first(filter(None, days.values()), date)
             near = {
-                kind: [p for p in paths if p in covers and _near(paths[p], date) and overlap(covers[p], grid)]
+                kind: [
+                    path
+                    for path in paths
+                    if path in covers and (kind != "dswe" or days[path] in wanted) and overlap(covers[path], grid)
+                ]
                 for kind, paths in tiles.items()
             }
             for kind, words in (("dswe", f"DSWE within {MAX_DAYS} day"), ("gfc", "forest-change"), ("hand", "HAND")):
                 if not near[kind]:
                     raise SceneError(f"no {words} tile reaches it", where=granule)
             grids[granule] = grid
-            dates = sorted({tiles["dswe"][p] for p in near["dswe"]}, key=lambda d: (abs(_days(d, date)), d))
+            dates = [d for d in wanted if any(days[p] == d for p in near["dswe"])]
             payload = {
                 "layers": {k: v for k, v in layers.items() if k != "metadata"},
-                "dswe": [[p for p in near["dswe"] if tiles["dswe"][p] == d] for d in dates],
+                "dswe": [[p for p in near["dswe"] if days[p] == d] for d in dates],
                 "gfc": near["gfc"],
                 "hand": near["hand"],
                 "despeckle": despeckle,
@@ -112,44 +112,46 @@ def plan(source: Path, *, despeckle: float | None = None) -> Plan:
 
 
 def index(job: SceneJob) -> list[ChipRef]:
-    """The chips of the scene whose label is known for a tenth, with the DSWE tiles of the nearest date that will do."""
+    """The chips with SAR whose label is known for a tenth, by the DSWE tiles of the nearest date that will do."""
     with AlosScene(job) as scene:
-        footprint, usable = scene.coverage()
+        footprint = scene.footprint()
         faults = []
         for tiles in job.payload["dswe"]:
             codes = scene.codes(tiles)
             fault = pair_fault(share_of_cloud([scene.folder / t for t in tiles]), code_counts(codes, footprint))
             if fault is None:
-                return scene.chips(codes, usable, tiles)
+                return scene.chips(codes, footprint)
             faults.append(f"{Path(tiles[0]).name[:23]}: {fault}")
     raise SceneError(f"no DSWE within {MAX_DAYS} day will do ({'; '.join(faults)})", where=job.id)
 
 
-def read(job: SceneJob, refs: Sequence[ChipRef]) -> Iterator[dict[str, np.ndarray]]:
-    """``image`` float32 (8, 512, 512) and ``mask`` uint8 (512, 512), 255 = ignore."""
+def read(job: SceneJob, refs: Sequence[ChipRef]) -> Iterator[dict[str, np.ndarray] | None]:
+    """``image`` float32 (8, 512, 512) and ``mask`` uint8 (512, 512), 255 = ignore; None where the composite has gaps
+    that leave less than a tenth of the labels."""
     with AlosScene(job) as scene, ExitStack() as stack:
-        tiles = [scene.folder / t for t in refs[0].payload["dswe"]] if refs else []
-        dswe = stack.enter_context(Mosaic(tiles, scene.grid, nodata=FILL))
+        gfc = stack.enter_context(scene.continuous("gfc", (1, 2, 3, 4), 0))
         hand = stack.enter_context(scene.continuous("hand", (1,), np.nan))
         dem = stack.enter_context(Mosaic([scene.folder / job.payload["layers"]["dem"]], scene.grid, **BILINEAR))
+        image = np.empty((8, CHIP_SIZE, scene.width), np.float32)
         for row in dict.fromkeys(ref.window[0] for ref in refs):
             window = (row, 0, CHIP_SIZE, scene.width)
-            image = np.concatenate([scene.sar(window), scene.gfc.read(window), dem.read(window), hand.read(window)])
-            image[~np.isfinite(image)] = NODATA
-            mask = water_labels(dswe.read(window)[0])
-            mask[(image[:6] == NODATA).any(0)] = IGNORE
+            image[:2], image[2:6] = scene.sar(window), gfc.read(window)
+            image[6:7], image[7:] = dem.read(window), hand.read(window)
             if job.payload["despeckle"] is not None:
                 image[:2] = scene.smooth(window, image[:2], job.payload["despeckle"])
             for ref in (r for r in refs if r.window[0] == row):
-                columns = slice(ref.window[1], ref.window[1] + CHIP_SIZE)
-                yield {"image": image[:, :, columns], "mask": mask[:, columns]}
+                chip = image[:, :, ref.window[1] : ref.window[1] + CHIP_SIZE].copy()
+                chip[2:][~np.isfinite(chip[2:])] = NODATA
+                mask = water_labels(ref.payload["codes"])
+                mask[(chip[:6] == NODATA).any(0)] = IGNORE
+                yield {"image": chip, "mask": mask} if (mask != IGNORE).mean() >= MIN_LABELLED else None
 
 
 BILINEAR = {"resampling": "bilinear", "dtype": "float32", "nodata": NODATA, "source_nodata": -32768}
 
 
 class AlosScene:
-    """The SAR image and the composite of one scene, open while used as a context manager."""
+    """The SAR image of one scene, open while used as a context manager."""
 
     def __init__(self, job: SceneJob) -> None:
         self.folder, self.id, self.payload = Path(job.payload["source"]), job.id, job.payload
@@ -162,7 +164,6 @@ class AlosScene:
                 for p in ("hh", "hv")
             ]
             self.grid = raster.grid_of(self._sar[0])
-            self.gfc = stack.enter_context(self.continuous("gfc", (1, 2, 3, 4), 0))
             self._stack = stack.pop_all()
         self.width = -(-self.grid.width // CHIP_SIZE) * CHIP_SIZE
         self.rows = range(0, self.grid.height, CHIP_SIZE)
@@ -178,37 +179,32 @@ class AlosScene:
         options = BILINEAR | {"bands": bands, "source_nodata": source_nodata}
         return Mosaic([self.folder / name for name in self.payload[kind]], self.grid, **options)
 
+    def power(self, window: raster.PixelWindow) -> np.ndarray:
+        """HH and HV, float32 (2, h, w); 0 beyond the image."""
+        return np.concatenate([raster.read_window(band, window, (1,), 0) for band in self._sar])
+
     def sar(self, window: raster.PixelWindow) -> np.ndarray:
         """HH and HV in dB, float32 (2, h, w); nodata where the power is not above 0."""
-        power = np.concatenate([raster.read_window(band, window, (1,), 0) for band in self._sar])
-        return power_to_db(power)
+        return power_to_db(self.power(window))
 
-    def coverage(self) -> tuple[np.ndarray, np.ndarray]:
-        """bool (rows, width) twice: where SAR has data, and where the composite has data too."""
-        footprint = np.zeros((len(self.rows) * CHIP_SIZE, self.width), bool)
-        usable = np.zeros_like(footprint)
-        for row in self.rows:
-            window, rows = (row, 0, CHIP_SIZE, self.width), slice(row, row + CHIP_SIZE)
-            footprint[rows] = (self.sar(window) != NODATA).all(0)
-            usable[rows] = footprint[rows] & (self.gfc.read(window) != NODATA).all(0)
-        return footprint, usable
+    def footprint(self) -> np.ndarray:
+        """bool (rows, width): where HH and HV have data."""
+        strips = ((row, 0, CHIP_SIZE, self.width) for row in self.rows)
+        return np.concatenate([has_power(self.power(window)).all(0) for window in strips])
 
     def codes(self, tiles: Sequence[str]) -> np.ndarray:
         """uint8 (rows, width): DSWE of one date on the SAR grid."""
         with Mosaic([self.folder / t for t in tiles], self.grid, nodata=FILL) as dswe:
             return np.concatenate([dswe.read((row, 0, CHIP_SIZE, self.width))[0] for row in self.rows])
 
-    def chips(self, codes: np.ndarray, usable: np.ndarray, tiles: list[str]) -> list[ChipRef]:
-        """The chips of which a tenth has a label and data, row by row."""
+    def chips(self, codes: np.ndarray, footprint: np.ndarray) -> list[ChipRef]:
+        """The chips of which a tenth has a label and SAR, row by row, each with its DSWE codes."""
         refs = []
-        for row in self.rows:
-            rows = slice(row, row + CHIP_SIZE)
-            known = (water_labels(codes[rows]) != IGNORE) & usable[rows]
-            for column in range(0, self.width, CHIP_SIZE):
-                if known[:, column : column + CHIP_SIZE].mean() >= MIN_LABELLED:
-                    window = (row, column, CHIP_SIZE, CHIP_SIZE)
-                    transform = self.grid.window_transform(window)
-                    refs.append(ChipRef(f"{self.id}_{row}_{column}", window, transform, payload={"dswe": tiles}))
+        for window in ((r, c, CHIP_SIZE, CHIP_SIZE) for r in self.rows for c in range(0, self.width, CHIP_SIZE)):
+            here = np.s_[window[0] : window[0] + CHIP_SIZE, window[1] : window[1] + CHIP_SIZE]
+            if ((water_labels(codes[here]) != IGNORE) & footprint[here]).mean() >= MIN_LABELLED:
+                name, transform = f"{self.id}_{window[0]}_{window[1]}", self.grid.window_transform(window)
+                refs.append(ChipRef(name, window, transform, payload={"codes": codes[here]}))
         return refs
 
     def smooth(self, window: raster.PixelWindow, image: np.ndarray, weight: float) -> np.ndarray:
@@ -223,10 +219,19 @@ class AlosScene:
         return np.where(image == NODATA, np.float32(NODATA), smoothed)
 
 
+def has_power(power: np.ndarray) -> np.ndarray:
+    """bool: finite and above 0."""
+    return (power > 0) & (power < np.inf)
+
+
 def power_to_db(power: np.ndarray) -> np.ndarray:
     """float32 10 log10(power); nodata where it is 0, negative or not finite."""
-    known = np.isfinite(power) & (power > 0)
-    return np.where(known, 10 * np.log10(np.where(known, power, 1)), NODATA).astype(np.float32)
+    known = has_power(power)
+    decibels = np.where(known, power, np.float32(1))
+    np.log10(decibels, out=decibels)
+    decibels *= 10
+    decibels[~known] = NODATA
+    return decibels
 
 
 def acquisition_date(metadata: Path) -> datetime.date:
@@ -238,15 +243,11 @@ def acquisition_date(metadata: Path) -> datetime.date:
         raise SceneError("no acquisition date (gml:beginPosition)", where=metadata) from None
 
 
-def _days(tile_date: str, date: datetime.date) -> int:
-    return (datetime.datetime.strptime(tile_date, "%Y%m%d").date() - date).days
-
-
-def _near(tile_date: str | None, date: datetime.date) -> bool:
+def _day(digits: str) -> datetime.date | None:
     try:
-        return tile_date is None or abs(_days(tile_date, date)) <= MAX_DAYS
+        return datetime.datetime.strptime(digits, "%Y%m%d").date()
     except ValueError:  # a name with digits that are no date
-        return False
+        return None
 
 
 def _check_sar(folder: Path, granule: str, layers: dict[str, str]) -> raster.Grid:
@@ -260,72 +261,3 @@ def _check_sar(folder: Path, granule: str, layers: dict[str, str]) -> raster.Gri
         raster.check_bands(hv, "float32", (1,))
         raster.check_same_grid(hv, grid)
     return grid
-
-
-def header(despeckle: float | None, simulated: bool) -> Header:
-    """What the manifest states before any pixel is read."""
-    sar = tuple(Band(name=n, sensor="ALOS PALSAR", unit="dB", nodata=NODATA) for n in ("hh", "hv"))
-    optical = tuple(
-        Band(
-            name=name,
-            sensor="Landsat, Global Forest Change 2020",
-            unit="reflectance",
-            scale=1 / gain,
-            offset=-1 / gain,
-            nodata=NODATA,
-        )
-        for name, gain in GFC_GAINS.items()
-    )
-    terrain = (
-        Band(name="dem", sensor="ASF terrain model", unit="m", nodata=NODATA),
-        Band(name="hand", sensor="GLO-30 HAND", unit="m", nodata=NODATA),
-    )
-    smoothed = f" HH and HV are smoothed by total variation, weight {despeckle:g}." if despeckle is not None else ""
-    return Header(
-        name=NAME + ("" if despeckle is None else "-smoothed") + ("-sim" if simulated else ""),
-        version="1.0.0",
-        title="ALOS-DSWE: surface water from L-band SAR" + (" (simulated)" if simulated else ""),
-        description=(
-            f"Chips of {CHIP_SIZE} x {CHIP_SIZE} pixels of 12.5 m on the grid of ALOS PALSAR scenes: HH and HV, a "
-            "cloud-free optical composite, elevation and height above the nearest drainage, with water as Landsat saw "
-            f"it within {MAX_DAYS} day. Bands hh, hv, dem, hand are the SAR variant, all eight the SAR and optical "
-            f"one.{smoothed} DSWE of the nearest date counts that has less than {MAX_CLOUD:.0%} cloud and, in the SAR "
-            f"footprint, at least {MIN_VALID:.0%} valid pixels and {MIN_WATER:.0%} water. Chips do not overlap; those "
-            f"with less than {MIN_LABELLED:.0%} known labels are left out. Scenes that share ground stay together; the "
-            "groups are dealt 70 : 15 : 15 to train, val and test."
-        ),
-        licence=None,
-        citation=(
-            "PALSAR: ASF DAAC, doi 10.5067/Z97HFCNKR6VA, includes material (c) JAXA/METI. DSWE: USGS, Landsat "
-            "Collection 2 Level-3. Composite: Hansen et al. 2013, doi 10.1126/science.1244693. HAND: ASF from "
-            "Copernicus GLO-30."
-        ),
-        homepage="https://github.com/nasa/dl-with-alos-dswe",
-        provenance=(
-            "Simulated products in the layouts of the archives; no satellite measured them."
-            if simulated
-            else "ASF DAAC RTC_HIGH_RES, USGS landsat-c2l3-dswe (INWAM), GFC-2020-v1.8 first, GLO-30 HAND."
-        ),
-        known_label_defects=(
-            "The label is another sensor's classification, not ground truth: DSWE misses water under trees and narrow "
-            "rivers (30 m against 12.5 m), and confuses shadow with water. SAR and Landsat are up to a day apart. "
-            "Partial water (codes 3, 4), cloud and the scan-line gaps of Landsat 7 are ignored. The composite is of "
-            "another year. Zero in DEM beyond its coverage is not told from sea level."
-        ),
-        simulated=simulated,
-        task=Task(
-            kind="segmentation",
-            classes=WATER_CLASSES,
-        ),
-        arrays=(
-            Array(
-                name="image",
-                dtype="float32",
-                shape=(8, CHIP_SIZE, CHIP_SIZE),
-                role="image",
-                bands=(*sar, *optical, *terrain),
-            ),
-            Array(name="mask", dtype="uint8", shape=(CHIP_SIZE, CHIP_SIZE), role="mask"),
-        ),
-        builder=BuilderInfo(name=NAME, version=VERSION, parameters={"despeckle": despeckle}),
-    )

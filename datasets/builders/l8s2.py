@@ -79,32 +79,50 @@ def plan(source: Path, *, max_days: int = 1, split: str | None = None) -> Plan:
 
 
 def index(job: SceneJob) -> list[ChipRef]:
-    """The windows that both sensors saw clearly and alike, row by row."""
+    """The windows that Landsat holds, row by row."""
     if "pairs" in job.payload:
         return l8s2_pairs.index(job)
-    refs, shifts, dropped = [], [], {"not clear": 0, "not alike": 0}
+    s2 = job.payload["s2"]
     with Pair(job) as pair:
         inside = [w for w in windows(pair.grid.height, pair.grid.width) if pair.holds(w)]
-        s2 = job.payload["s2"]
-        for strip_row in dict.fromkeys(w[0] for w in inside):
-            pair.load(strip_row)
-            for window in (w for w in inside if w[0] == strip_row):
-                chip, own, transform = pair.chip(window), pair.transforms(window), pair.grid.window_transform(window)
-                valid = chip["valid"] != 0
-                if valid.mean() < MIN_VALID:
-                    dropped["not clear"] += 1
-                    continue
-                one, two = reflectances(chip, own, transform)
-                if optical.psnr(one, two, valid) <= MIN_PSNR_DB or optical.ssim(one, two, valid) < MIN_SSIM:
-                    dropped["not alike"] += 1
-                    continue
-                if len(shifts) < SHIFT_CHIPS:
-                    shifts.append(optical.registration_shift(two[NIR], one[NIR]))
-                name = f"T{s2['tile']}_{s2['time']}_N{s2['baseline']}_{window[0]}_{window[1]}"
-                refs.append(ChipRef(name, window, transform, own))
-    if not refs:
+        if not inside:
+            raise SceneError("Landsat holds no chip of it as a whole", where=job.id)
+        names = (f"T{s2['tile']}_{s2['time']}_N{s2['baseline']}_{w[0]}_{w[1]}" for w in inside)
+        return [
+            ChipRef(name, window, pair.grid.window_transform(window), pair.transforms(window))
+            for name, window in zip(names, inside, strict=True)
+        ]
+
+
+def read(job: SceneJob, refs: Sequence[ChipRef]) -> Iterator[dict[str, np.ndarray] | None]:
+    """``image`` uint16 (6, 86, 86), ``pan`` uint16 (1, 172, 172), ``target`` uint16 (6, 256, 256), ``valid`` uint8.
+
+    None where the two sensors did not both see clearly, or not alike. Raises SceneError when no chip is left, or the
+    two sensors do not lie on each other.
+    """
+    if "pairs" in job.payload:
+        yield from l8s2_pairs.read(job, refs)
+        return
+    shifts, dropped = [], {"not clear": 0, "not alike": 0}
+    with Pair(job) as pair:
+        for ref in refs:
+            chip = pair.chip(ref.window)
+            valid = chip["valid"] != 0
+            if valid.mean() < MIN_VALID:
+                dropped["not clear"] += 1
+                yield None
+                continue
+            one, two = reflectances(chip, ref.transforms, ref.transform)
+            if not optical.alike(one, two, valid, MIN_PSNR_DB, MIN_SSIM):
+                dropped["not alike"] += 1
+                yield None
+                continue
+            if len(shifts) < SHIFT_CHIPS:
+                shifts.append(optical.registration_shift(two[NIR], one[NIR]))
+            yield chip
+    if not shifts:
         why = ", ".join(f"{n} {words}" for words, n in dropped.items())
-        raise SceneError(f"none of {len(inside)} chips that Landsat holds will do ({why})", where=job.id)
+        raise SceneError(f"none of {len(refs)} chips that Landsat holds will do ({why})", where=job.id)
     down, right = np.median(shifts, axis=0) * pair.grid.transform[0]
     if max(abs(down), abs(right)) > MAX_SHIFT_M:
         raise SceneError(
@@ -112,19 +130,6 @@ def index(job: SceneJob) -> list[ChipRef]:
             where=job.id,
             hint="co-register them first",
         )
-    return refs
-
-
-def read(job: SceneJob, refs: Sequence[ChipRef]) -> Iterator[dict[str, np.ndarray]]:
-    """``image`` uint16 (6, 86, 86), ``pan`` uint16 (1, 172, 172), ``target`` uint16 (6, 256, 256), ``valid`` uint8."""
-    if "pairs" in job.payload:
-        yield from l8s2_pairs.read(job, refs)
-        return
-    with Pair(job) as pair:
-        for row in dict.fromkeys(ref.window[0] for ref in refs):
-            pair.load(row)
-            for ref in (r for r in refs if r.window[0] == row):
-                yield pair.chip(ref.window)
 
 
 class Pair:
@@ -175,7 +180,7 @@ class Pair:
         """Affine of the Landsat arrays of a chip."""
         return {array: grid.window_transform(self._window(window, array)) for array, grid in self._grids.items()}
 
-    def load(self, row: int) -> None:
+    def _load(self, row: int) -> None:
         """Read the Sentinel-2 strip of 256 rows that begins at ``row``."""
         width, baseline, bands = self.grid.width, int(self.payload["s2"]["baseline"]), []
         for band in S2_BANDS:
@@ -193,7 +198,9 @@ class Pair:
         self._usable = usable & (self._target != optical.S2_NODATA).all(0)
 
     def chip(self, window: raster.PixelWindow) -> dict[str, np.ndarray]:
-        """The arrays of one chip of the loaded strip."""
+        """The arrays of one chip; Sentinel-2 is read by strips of 256 rows, so ask row by row."""
+        if window[0] != self._row:
+            self._load(window[0])
         columns = slice(window[1], window[1] + CHIP_SIZE)
         place = self._window(window, "image")
         dn = np.concatenate([raster.read_window(self._l8[band], place, (1,)) for band in L8_BANDS])

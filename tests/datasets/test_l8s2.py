@@ -286,6 +286,18 @@ def test_similarity_is_that_of_scikit_image():
     assert optical.ssim(one, two, inner) == pytest.approx(np.mean([t[inner].mean() for t in theirs]), abs=1e-4)
 
 
+@pytest.mark.parametrize("noise", [0.005, 0.03, 0.06, 0.12])
+def test_alikeness_by_matrix_products_is_that_of_the_filter(noise):
+    rng = np.random.default_rng(1)
+    one = ndimage.gaussian_filter(rng.random((6, 256, 256)), (0, 3, 3)).astype(np.float32)
+    two = (one + rng.normal(0, noise, one.shape)).astype(np.float32)
+    valid = rng.random((256, 256)) > 0.05
+    similarity, ratio = optical.ssim(one, two, valid), optical.psnr(one, two, valid)
+    for step in (-0.01, -1e-7, 0, 1e-7, 0.01):  # also where rounding decides
+        assert optical.alike(one, two, valid, ratio - 1, similarity + step) == (step <= 0)
+    assert not optical.alike(one, two, valid, ratio, 0.0)  # PSNR must lie above its limit
+
+
 def test_the_nearest_landsat_scene_is_taken(folder):
     add_pair(folder, 0, l8_date="20210706")
     plan = plan_data_set("l8s2", folder)

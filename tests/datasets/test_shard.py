@@ -16,6 +16,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
+from tidemark.datasets import shard
 from tidemark.datasets.codecs import decode, encode
 from tidemark.datasets.plan import ChipRef
 from tidemark.datasets.reader import open_split
@@ -115,6 +116,23 @@ def test_bytes_do_not_depend_on_encoder_threads(tmp_path, threads):
         write_shard(tmp_path / f"{name}.h5", head, "train", "blosc", refs(9), [0] * 9, iter(chips(head, 9)), threads=t)
     assert (tmp_path / "a.h5").read_bytes() == (tmp_path / "b.h5").read_bytes()
     assert (tmp_path / "a.idx").read_bytes() == (tmp_path / "b.idx").read_bytes()
+
+
+@pytest.mark.parametrize("codec", ["blosc", "none"])
+def test_a_chip_left_out_leaves_the_bytes_of_a_shard_that_never_had_it(tmp_path, codec, monkeypatch):
+    monkeypatch.setattr(shard, "SPOOL_BYTES", 1000)  # the encoded chips wait on the disk
+    head, written = header("uint16", (2, 192, 192)), chips(header("uint16", (2, 192, 192)), 7)
+    seen = []
+    kept = [1, 2, 4, 5]
+    fewer = [ref for i, ref in enumerate(refs(7)) if i in kept]
+    write_shard(tmp_path / "a.h5", head, "train", codec, fewer, [0] * 4, iter([written[i] for i in kept]))
+    yielded = iter([chip if i in kept else None for i, chip in enumerate(written)])
+    rows = write_shard(tmp_path / "b.h5", head, "train", codec, refs(7), [0] * 7, yielded, seen.append)
+    assert rows["chip_id"].tolist() == [b"c1", b"c2", b"c4", b"c5"] and len(seen) == 4
+    assert (tmp_path / "a.h5").read_bytes() == (tmp_path / "b.h5").read_bytes()
+    assert (tmp_path / "a.idx").read_bytes() == (tmp_path / "b.idx").read_bytes()
+    assert not len(write_shard(tmp_path / "c.h5", head, "train", codec, refs(2), [0] * 2, iter([None, None])))
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["a.h5", "a.idx", "b.h5", "b.idx"]
 
 
 def test_the_sidecar_alone_finds_every_chip(tiny_dataset):
