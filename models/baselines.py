@@ -15,6 +15,7 @@ import time
 from collections import deque
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -65,7 +66,9 @@ def fit_otsu(training: ChipArrays, seed: int, *, band: str = "", method: str = "
     edges = _histogram_edges(training, number)
     counts = np.zeros(OTSU_BINS, np.int64)
     for chip in training:
-        counts += np.histogram(np.clip(chip.image[number][chip.valid], edges[0], edges[-1]), edges)[0]
+        values = chip.image[number][chip.valid]
+        values = values[values != 0] if training.partial else values  # 0 where this one band has no data
+        counts += np.histogram(np.clip(values, edges[0], edges[-1]), edges)[0]
     threshold = otsu_threshold(counts, (edges[:-1] + edges[1:]) / 2)
     return lambda chip: (_dark(chip, number, threshold), None)
 
@@ -131,6 +134,8 @@ def fit_predict(cfg: Any, run_folder: Path) -> Path:
 
     if manifest.task.kind == "regression":
         from .harmonization.rows import PairArrays as arrays  # its rows resample with torch
+    elif cfg.DATA.PARTIAL:
+        arrays = partial(ChipArrays, partial=True)
 
     training = arrays(folder, cfg.DATA.TRAIN_SPLIT, cfg.DATA.BANDS)
     start = time.perf_counter()

@@ -16,8 +16,8 @@ from ..errors import ConfigError
 
 @dataclass(frozen=True)
 class Chip:
-    """``image`` float32 (C,H,W) in physical units, 0 where not valid; ``valid`` bool (H,W): every band has data;
-    ``label`` uint8 (H,W) or ()."""
+    """``image`` float32 (C,H,W) in physical units, 0 without data; ``valid`` bool (H,W): every band, or of partial data
+    any band, has data; ``label`` uint8 (H,W) or ()."""
 
     id: str
     image: np.ndarray
@@ -25,11 +25,16 @@ class Chip:
     label: np.ndarray
 
 
-def to_physical(stored: np.ndarray, bands: Sequence[Band]) -> tuple[np.ndarray, np.ndarray]:
-    """float32 (C,H,W) = stored * scale + offset, 0 where invalid, and bool (H,W): every band is finite, none nodata."""
-    valid = np.logical_and.reduce([valid_pixels(plane, band) for plane, band in zip(stored, bands, strict=True)])
+def to_physical(stored: np.ndarray, bands: Sequence[Band], partial: bool = False) -> tuple[np.ndarray, np.ndarray]:
+    """float32 (C,H,W) = stored * scale + offset, 0 where invalid, and bool (H,W): every band is finite, none nodata.
+
+    ``partial``: a pixel is valid where any band is, and 0 in the others.
+    """
+    valid = np.stack([valid_pixels(plane, band) for plane, band in zip(stored, bands, strict=True)])
+    valid = valid if partial else valid.all(0)
     scale, offset = (np.array([getattr(b, name) for b in bands])[:, None, None] for name in ("scale", "offset"))
-    return np.where(valid, np.where(valid, stored, 0) * scale + offset, 0).astype(np.float32), valid
+    physical = np.where(valid, np.where(valid, stored, 0) * scale + offset, 0).astype(np.float32)
+    return physical, valid.any(0) if partial else valid
 
 
 class ChipArrays:
@@ -39,10 +44,11 @@ class ChipArrays:
         folder: the data set's folder, ``<root>/<name>/<version>``.
         split: name of the split.
         bands: names of the bands to take, in this order; all when empty.
+        partial: a pixel counts where any band has data, not only where all have.
     """
 
-    def __init__(self, folder: str | Path, split: str, bands: Sequence[str] = ()) -> None:
-        self.split = split
+    def __init__(self, folder: str | Path, split: str, bands: Sequence[str] = (), partial: bool = False) -> None:
+        self.split, self.partial = split, partial
         self.manifest, self.shards = open_split(folder, split)
         self._image = next(a for a in self.manifest.arrays if a.role == "image")
         names = [band.name for band in self._image.bands]
@@ -71,7 +77,7 @@ class ChipArrays:
     def __iter__(self) -> Iterator[Chip]:
         for shard in self.shards:
             for i, chip_id in enumerate(shard.chip_ids):
-                image, valid = to_physical(shard.read(self._image.name, i)[self._select], self.bands)
+                image, valid = to_physical(shard.read(self._image.name, i)[self._select], self.bands, self.partial)
                 if self._valid is not None:
                     valid &= shard.read(self._valid, i) != 0
                 label = shard.read_many(self.manifest.label_array.name, (i,))[0]
