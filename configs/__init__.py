@@ -17,7 +17,7 @@ import yaml
 from yacs.config import CfgNode
 
 from ..errors import ConfigError
-from .defaults import BOUNDS, CHOICES, FREE, get_defaults
+from .defaults import BOUNDS, CHOICES, FREE, SUMS, get_defaults
 
 MAX_BYTES = 64 << 10
 MAX_SCALAR = 4 << 10  # characters
@@ -203,7 +203,8 @@ def _checked(name: str, value: Any, default: Any, where: object) -> Any:
         raise ConfigError(f"{name}: expected {_type(default)}, found {_type(value)} {str(value)[:80]!r}", where=where)
     if isinstance(value, list):
         value = [_element(name, item, where) for item in value]
-    if name in CHOICES and value not in CHOICES[name]:
+    terms = [part.rpartition("*")[2].strip() for part in value.split("+")] if name in SUMS else [value]
+    if name in CHOICES and any(term not in CHOICES[name] for term in terms):
         raise ConfigError(f"{name}: {value!r} is not one of {', '.join(CHOICES[name])}", where=where)
     if name in BOUNDS:
         low, high = BOUNDS[name]

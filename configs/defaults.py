@@ -11,11 +11,14 @@ CHOICES = {
     "DATA.NORMALIZATION": ("manifest", "range", "per_chip", "none"),
     "TRAIN.OPTIMIZER": ("adam", "adamw", "sgd"),
     "TRAIN.SCHEDULER": ("none", "plateau", "cosine", "onecycle"),
-    "TRAIN.LOSS": ("auto", "bce", "dice", "bce_dice", "ce"),
+    "TRAIN.LOSS": ("auto", "bce", "dice", "bce_dice", "ce", "l1", "ssim", "mixed-gradient", "gaussian-nll"),
     "TRAIN.PRECISION": ("32-true", "bf16-mixed", "16-mixed"),
     "TRAIN.DEVICE": ("auto", "cpu", "cuda"),
-    "TRAIN.MONITOR": ("auto", "val/iou", "val/macro_f1", "val/loss"),
+    "TRAIN.MONITOR": ("auto", "val/iou", "val/macro_f1", "val/psnr", "val/loss"),
 }
+
+# Choices that may be added up, each with a factor or none: ``l1+0.5*ssim``.
+SUMS = ("TRAIN.LOSS",)
 
 # Smallest and largest allowed value; None = open.
 BOUNDS = {
@@ -29,6 +32,7 @@ BOUNDS = {
     "AUGMENT.LINES": (0.0, 1.0),
     "AUGMENT.REGIONS": (0.0, 1.0),
     "AUGMENT.ORBITS": (0.0, 1.0),
+    "AUGMENT.SHIFT": (0.0, 16.0),
     "TRAIN.EPOCHS": (1, 100_000),
     "TRAIN.BATCH_SIZE": (1, 65536),
     "TRAIN.LR": (1e-12, 100.0),
@@ -73,7 +77,7 @@ def get_defaults() -> CfgNode:
     cfg.AUGMENT.FLIP = False  # random mirror images, both axes
     cfg.AUGMENT.ROTATE90 = False  # random quarter turns
     cfg.AUGMENT.CROP = 0  # side of a random square crop in pixels; 0: the whole chip
-    cfg.AUGMENT.GAIN = 0.0  # multiply by 1 + U(-GAIN, GAIN), per chip and channel
+    cfg.AUGMENT.GAIN = 0.0  # multiply by 1 + U(-GAIN, GAIN), per chip and channel (pairs: one factor for both inputs)
     cfg.AUGMENT.BIAS = 0.0  # add U(-BIAS, BIAS), in units of the normalised channel
     cfg.AUGMENT.GAMMA = 0.0  # intensity curve x -> x^g with log g from U(-GAMMA, GAMMA)
     cfg.AUGMENT.NOISE = 0.0  # add Gaussian noise of a standard deviation from U(0, NOISE)
@@ -82,6 +86,7 @@ def get_defaults() -> CfgNode:
     cfg.AUGMENT.LINES = 0.0  # probability of a line without data
     cfg.AUGMENT.REGIONS = 0.0  # probability of a rectangle without data, up to a quarter of the side
     cfg.AUGMENT.ORBITS = 0.0  # probability that one orbit (bands _asc or _desc) is missing in a rectangle or all over
+    cfg.AUGMENT.SHIFT = 0.0  # pairs: move the registration of the inputs by U(-SHIFT, SHIFT) target pixels
 
     cfg.MODEL = CfgNode()
     cfg.MODEL.NAME = ""  # a registered model or trivial row, e.g. unet, otsu
@@ -99,6 +104,7 @@ def get_defaults() -> CfgNode:
     cfg.TRAIN.WARMUP = 0.0  # share of all steps in which the rate rises (cosine, onecycle)
     cfg.TRAIN.PLATEAU_FACTOR = 0.5  # plateau: the rate is multiplied by this
     cfg.TRAIN.PLATEAU_PATIENCE = 10  # plateau: after so many epochs without a better MONITOR
+    # Pairs of reflectance: l1, ssim, mixed-gradient, gaussian-nll and sums such as l1+0.5*ssim; auto: l1.
     cfg.TRAIN.LOSS = "auto"  # bce, dice, bce_dice (one logit), ce; auto: bce for binary masks, else ce
     cfg.TRAIN.POS_WEIGHT = 1.0  # bce: weight of a positive pixel
     cfg.TRAIN.CLASS_WEIGHTS = []  # ce: one weight per class; empty: all alike
@@ -107,7 +113,7 @@ def get_defaults() -> CfgNode:
     cfg.TRAIN.EMA = 0.0  # decay of a running mean of the weights, used for validation and kept; 0: off
     cfg.TRAIN.PRECISION = "32-true"  # 32-true, bf16-mixed or 16-mixed (16-mixed on GPUs only)
     cfg.TRAIN.PATIENCE = 0  # stop after so many epochs without a better MONITOR; 0: never
-    cfg.TRAIN.MONITOR = "auto"  # what selects the epoch: val/iou, val/macro_f1 or val/loss; auto: by task
+    cfg.TRAIN.MONITOR = "auto"  # what selects the epoch: val/iou, val/macro_f1, val/psnr or val/loss; auto: by task
     cfg.TRAIN.INIT = ""  # folder or Hugging Face repository of weights to start from
     cfg.TRAIN.DEVICE = "auto"  # auto, cpu or cuda
     cfg.TRAIN.THREADS = 0  # CPU threads; 0: all cores

@@ -23,6 +23,14 @@ PIPELINES = {
     "classification": "image-classification",
     "regression": "image-to-image",
 }
+HARMONIZATION_USAGE = (
+    "```python\nfrom tidemark.models.harmonization.inference import HarmonizationInference\n"
+    "from tidemark.models.weights import from_pretrained\n\n"
+    'infer = HarmonizationInference(from_pretrained("this folder or repository"))\n'
+    "# stored values in, float32 (B, C, H, W) reflectance out\n"
+    "reflectance = infer(image, pan, grid_image, grid_pan, (height, width))\n```\n\n"
+    "`grid_image` and `grid_pan` come from `tidemark.datasets.grids.grid_between`."
+)
 NORMALIZATIONS = {
     "manifest": "(x − mean) / std with the numbers below, from the training split",
     "per_chip": "each channel of each chip to mean 0 and standard deviation 1 over its valid pixels",
@@ -47,13 +55,15 @@ def model_card(config: Mapping[str, Any], card: Mapping[str, Any], parameters: i
         f"# {_plain(title)}",
         f"A `{config['model']}` with {parameters:,} parameters for {config['task_kind']}, made with Tidemark."
         + (f" Classes: {classes}." if classes else ""),
-        _usage(config["in_channels"]),
+        _usage(config["in_channels"]) if not config.get("harmonization") else HARMONIZATION_USAGE,
         "## Input\n\n" + _bands(config["preprocess"]),
         "## Training data\n\n" + _data(dataset),
         SCORES_TITLE + _scores(results),
         "## Limits\n\n" + _limits(dataset),
         f"## Licence\n\n{_plain(card.get('licence') or 'Not stated.')}",
     ]
+    if config.get("harmonization"):
+        sections.insert(4, _harmonization(config["harmonization"]))
     if config.get("calibration"):
         sections.insert(-1, "## Calibration\n\n" + _calibration(config["calibration"]))
     if card.get("training"):
@@ -167,6 +177,20 @@ def _bands(preprocess: Mapping[str, Any]) -> str:
             for name, mean, std in zip(channels, preprocess["mean"], preprocess["std"], strict=True)
         ]
     return "\n".join(rows)
+
+
+def _harmonization(found: Mapping[str, Any]) -> str:
+    rows = ["| band | sensor | unit |", "|---|---|---|"]
+    rows += [
+        "| " + " | ".join(_plain(band[key]) for key in ("name", "sensor", "unit")) + " |" for band in found["target"]
+    ]
+    form = "is added to the bicubic image" if found["residual"] else "is the reflectance itself"
+    text = (
+        "## Output\n\n"
+        + "\n".join(rows)
+        + f"\n\nThe network's answer {form}; it was trained with {_plain(found['loss'])}."
+    )
+    return text if found["pan"] is None else "## Panchromatic input\n\n" + _bands(found["pan"]) + "\n\n" + text
 
 
 def _data(dataset: Mapping[str, Any]) -> str:

@@ -74,8 +74,14 @@ def fit(task: Any, data: Any, keeper: Keeper, device: str, progress: bool) -> No
                 ) from error
 
 
-def start_from(network: Any, source: str, preprocess: Any) -> None:
+def start_from(network: Any, source: str, preprocess: Any, meaning: Any = None) -> None:
     """Fill a network from weights of the same architecture and channels (fine-tuning).
+
+    Args:
+        network: what is filled.
+        source: see ``from_pretrained``.
+        preprocess: of this run.
+        meaning: of this run where it is a harmonization.
 
     Raises:
         WeightsError: other keys or shapes, or a channel with another meaning.
@@ -88,6 +94,11 @@ def start_from(network: Any, source: str, preprocess: Any) -> None:
             hint="set DATA.BANDS and DATA.DERIVED alike",
         )
     found.check_input(preprocess.bands)
+    if (found.harmonization is None) != (meaning is None):
+        raise WeightsError(f"weights for {found.task_kind}, which this run is not", where=source)
+    if meaning is not None:
+        found.harmonization.check_target(meaning.target, source)
+        found.harmonization.pan_preprocess(meaning.pan_preprocess().bands)
     mine, theirs = network.state_dict(), found.model.state_dict()
     wrong = [
         key

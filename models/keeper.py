@@ -185,7 +185,7 @@ def draw_curves(history: list[dict[str, float]], monitor: str, best_epoch: int, 
     metric = (
         monitor.split("/")[1]
         if not monitor.endswith("loss")
-        else next(name.split("/")[1] for name in history[0] if name in ("val/iou", "val/macro_f1"))
+        else next(name.split("/")[1] for name in history[0] if name in ("val/iou", "val/macro_f1", "val/psnr"))
     )
     epochs = [row["epoch"] + 1 for row in history]
     for axes, name in zip(figure.subplots(1, 2), ("loss", metric), strict=True):
@@ -198,7 +198,7 @@ def draw_curves(history: list[dict[str, float]], monitor: str, best_epoch: int, 
                 label={"train": "training", "val": "validation"}[split],
             )
         axes.axvline(best_epoch + 1, color="#c2571a", linewidth=1, linestyle=":", label="kept")
-        axes.set(xlabel="epoch", ylabel={"iou": "IoU", "macro_f1": "macro-F1"}.get(name, name))
+        axes.set(xlabel="epoch", ylabel={"iou": "IoU", "macro_f1": "macro-F1", "psnr": "PSNR (dB)"}.get(name, name))
         axes.xaxis.set_major_locator(MaxNLocator(integer=True))
         axes.spines[["top", "right"]].set_visible(False)
     axes.legend(frameon=False)

@@ -56,6 +56,7 @@ LATER_KEYS: dict[tuple[str, ...], Any] = {
     ("AUGMENT", "LINES"): 0.0,
     ("AUGMENT", "REGIONS"): 0.0,
     ("AUGMENT", "ORBITS"): 0.0,
+    ("AUGMENT", "SHIFT"): 0.0,
     ("TRAIN", "COMPILE"): False,
     ("TRAIN", "DEVICES"): 1,
     ("TRAIN", "NODES"): 1,

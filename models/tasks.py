@@ -24,35 +24,23 @@ from .losses import Loss
 
 
 class Task(lightning.LightningModule):
-    """Loss, optimiser and counts of one network; subclasses say where the label lies and what is scored.
+    """Loss, optimiser and counts of one network; subclasses say what is lost, counted and scored.
 
     Args:
-        network: takes ``inputs`` by name, gives logits (B,K,...).
+        network: takes ``inputs`` by name.
         options: the TRAIN node of a configuration.
         inputs: names of the batch's entries that the network takes.
-        classes: number of classes; a binary segmentation has two, with one logit.
-        out_channels: logits.
         seed: with epoch and step it fixes every draw inside the network (dropout).
 
-    A batch has the inputs, float32 (B,C,H,W), the label (int64, 255 = not counted) and ``index`` int64 (B,).
+    A batch has the inputs, float32 (B,C,H,W), and ``index`` int64 (B,).
     """
 
-    label = ""
-
     def __init__(
-        self,
-        network: nn.Module,
-        options: CfgNode,
-        *,
-        inputs: Sequence[str] = ("image",),
-        classes: int = 2,
-        out_channels: int = 1,
-        seed: int = 0,
+        self, network: nn.Module, options: CfgNode, *, inputs: Sequence[str] = ("image",), seed: int = 0
     ) -> None:
         super().__init__()
         self.network, self.options = network, options
-        self.inputs, self.classes, self.seed = tuple(inputs), classes, seed
-        self.loss = Loss(options.LOSS, out_channels, options.POS_WEIGHT, options.CLASS_WEIGHTS, options.LABEL_SMOOTHING)
+        self.inputs, self.seed = tuple(inputs), seed
         self.averaged = Average(network, options.EMA) if options.EMA else None
         self._counts: dict[str, np.ndarray] = {}
         self._losses: dict[str, list[Tensor]] = {}
@@ -62,12 +50,28 @@ class Task(lightning.LightningModule):
         """The network that is validated and kept: the running mean of the weights where there is one."""
         return self.network if self.averaged is None else self.averaged.mean
 
+    def answer(self, network: nn.Module, batch: Mapping[str, Tensor]) -> Any:
+        """What the network says about a batch."""
+        return network(**{name: batch[name] for name in self.inputs})
+
+    def loss_of(self, answer: Any, batch: Mapping[str, Tensor]) -> Tensor:
+        """The loss, a scalar."""
+        raise NotImplementedError
+
+    def no_counts(self) -> np.ndarray:
+        """What ``counts_of`` adds up to before the first batch."""
+        raise NotImplementedError
+
+    def counts_of(self, answer: Any, batch: Mapping[str, Tensor]) -> np.ndarray:
+        """What a batch adds to a split's counts."""
+        raise NotImplementedError
+
     def scores(self, counts: np.ndarray) -> dict[str, float]:
-        """Scores of one split from its confusion counts."""
+        """Scores of one split from its counts."""
         raise NotImplementedError
 
     def on_train_epoch_start(self) -> None:
-        self._counts = {split: np.zeros((self.classes, self.classes), np.int64) for split in ("train", "val")}
+        self._counts = {split: self.no_counts() for split in ("train", "val")}
         self._losses = {"train": [], "val": []}
 
     def on_train_batch_start(self, batch: Mapping[str, Tensor], batch_idx: int) -> None:
@@ -76,8 +80,8 @@ class Task(lightning.LightningModule):
         torch.manual_seed(draw_key("network", self.seed, self.current_epoch, step))
 
     def training_step(self, batch: Mapping[str, Tensor], batch_idx: int) -> Tensor:
-        logits = self.network(**{name: batch[name] for name in self.inputs})
-        loss = self.loss(logits, batch[self.label])
+        answer = self.answer(self.network, batch)
+        loss = self.loss_of(answer, batch)
         if not torch.isfinite(loss):
             place = f"epoch {self.current_epoch}, step {batch_idx}, chips {self._chips(batch)}"
             raise TidemarkError(
@@ -85,13 +89,13 @@ class Task(lightning.LightningModule):
                 where=place,
                 hint="the last good checkpoint is kept; lower TRAIN.LR, set TRAIN.CLIP_NORM or look at these chips",
             )
-        self._count("train", loss, logits, batch)
+        self._count("train", loss, answer, batch)
         self.log("loss", loss, prog_bar=True)
         return loss
 
     def validation_step(self, batch: Mapping[str, Tensor], batch_idx: int) -> None:
-        logits = self.best_network(**{name: batch[name] for name in self.inputs})
-        self._count("val", self.loss(logits, batch[self.label]), logits, batch)
+        answer = self.answer(self.best_network, batch)
+        self._count("val", self.loss_of(answer, batch), answer, batch)
 
     def on_train_batch_end(self, outputs: Any, batch: Any, batch_idx: int) -> None:
         stepped = (batch_idx + 1) % self.options.ACCUMULATE == 0 or batch_idx + 1 == self.trainer.num_training_batches
@@ -115,11 +119,10 @@ class Task(lightning.LightningModule):
         schedule = make_schedule(optimizer, self.options, int(self.trainer.estimated_stepping_batches))
         return optimizer if schedule is None else ([optimizer], [{"scheduler": schedule, "interval": "step"}])
 
-    def _count(self, split: str, loss: Tensor, logits: Tensor, batch: Mapping[str, Tensor]) -> None:
+    def _count(self, split: str, loss: Tensor, answer: Any, batch: Mapping[str, Tensor]) -> None:
         self._losses[split].append(loss.detach())
-        predicted = class_map(logits.detach()).cpu().numpy()
-        truth = batch[self.label].to(torch.uint8).cpu().numpy()
-        self._counts[split] += metrics.confusion(truth, predicted, self.classes)
+        with torch.no_grad():
+            self._counts[split] += self.counts_of(answer, batch)
 
     def _chips(self, batch: Mapping[str, Tensor]) -> str:
         names = getattr(self.trainer.train_dataloader, "chip_ids", None)
@@ -127,7 +130,47 @@ class Task(lightning.LightningModule):
         return ", ".join(chips[:64]) + (f" and {len(chips) - 64} more" if len(chips) > 64 else "")
 
 
-class SegmentationTask(Task):
+class ClassTask(Task):
+    """Logits against integer labels (255 = not counted), which lie in the batch under ``label``.
+
+    Args:
+        network, options, inputs, seed: see `Task`; the network gives logits (B,K,...).
+        classes: number of classes; a binary segmentation has two, with one logit.
+        out_channels: logits.
+    """
+
+    label = ""
+
+    def __init__(
+        self,
+        network: nn.Module,
+        options: CfgNode,
+        *,
+        inputs: Sequence[str] = ("image",),
+        classes: int = 2,
+        out_channels: int = 1,
+        seed: int = 0,
+    ) -> None:
+        super().__init__(network, options, inputs=inputs, seed=seed)
+        self.classes = classes
+        self.loss = Loss(options.LOSS, out_channels, options.POS_WEIGHT, options.CLASS_WEIGHTS, options.LABEL_SMOOTHING)
+
+    def loss_of(self, answer: Tensor, batch: Mapping[str, Tensor]) -> Tensor:
+        """The loss that the recipe names."""
+        return self.loss(answer, batch[self.label])
+
+    def no_counts(self) -> np.ndarray:
+        """int64 (classes, classes)."""
+        return np.zeros((self.classes, self.classes), np.int64)
+
+    def counts_of(self, answer: Tensor, batch: Mapping[str, Tensor]) -> np.ndarray:
+        """The confusion of a batch."""
+        predicted = class_map(answer.detach()).cpu().numpy()
+        truth = batch[self.label].to(torch.uint8).cpu().numpy()
+        return metrics.confusion(truth, predicted, self.classes)
+
+
+class SegmentationTask(ClassTask):
     """A class for every pixel; water IoU when binary, else the mean IoU of the classes."""
 
     label = "mask"
@@ -142,7 +185,7 @@ class SegmentationTask(Task):
         }
 
 
-class ClassificationTask(Task):
+class ClassificationTask(ClassTask):
     """A class for every chip; macro-F1."""
 
     label = "label"

@@ -18,11 +18,11 @@ from ..datasets.files import write_atomic
 from ..datasets.journal import remove_temporaries
 from ..datasets.spec import Manifest, load_manifest
 from ..errors import ConfigError
-from .registry import ModelSpec, create_model, find_model
+from .registry import create_model, find_model
 from .runs import CONFIG_NAME, RUN_NAME, RunInfo, dataset_of, provenance, read_run, run_folder, usable_cores, write_run
 from .session import alone, process_rank, torch_threads
 
-MONITORS = {"segmentation": "val/iou", "classification": "val/macro_f1"}
+MONITORS = {"segmentation": "val/iou", "classification": "val/macro_f1", "regression": "val/psnr"}
 
 
 def train(cfg: CfgNode, progress: bool | None = None) -> Path:
@@ -71,59 +71,36 @@ def _train_network(cfg: CfgNode, manifest: Manifest, root: Path, folder: Path, p
     from .. import _compat  # noqa: F401  isort: skip
     import torch
 
-    from ..datasets.augmentation import AugmentOptions
-    from ..datasets.context import context_scale
-    from ..datasets.datamodule import ChipDataModule
-    from ..datasets.transforms import Preprocess
     from . import keeper as keeping
     from . import weights
     from .device import find_device
     from .fit import fit, start_from
-    from .tasks import ClassificationTask, SegmentationTask
+    from .preparation import prepare
 
     entry, kind = find_model(cfg.MODEL.NAME), manifest.task.kind
     options = _resolve(cfg, manifest, entry)
     device = find_device(options.DEVICE).type
-    processes = options.DEVICES * options.NODES
-    leads = process_rank(processes) == 0
+    leads = process_rank(options.DEVICES * options.NODES) == 0
     threads = options.THREADS or max(1, usable_cores() // options.DEVICES)
     args = configs.to_dict(cfg.MODEL.ARGS)
-    preprocess = Preprocess.from_manifest(
-        manifest, cfg.DATA.BANDS or None, cfg.DATA.DERIVED, cfg.DATA.NORMALIZATION, partial=cfg.DATA.PARTIAL
-    )
-    classes = len(manifest.task.classes)
-    contexts = [name for name in entry.inputs if context_scale(name)]
-    inputs = dict.fromkeys(("image", *contexts), preprocess.channels)
-    spec = ModelSpec(inputs, 1 if manifest.task.binary else classes)
+    ready = prepare(cfg, manifest, root, entry, options)
     with torch_threads(threads):
         torch.manual_seed(cfg.SEED)
-        network = create_model(cfg.MODEL.NAME, spec, **args)
+        network = create_model(cfg.MODEL.NAME, ready.spec, **args)
         if options.INIT:
-            start_from(network, options.INIT, preprocess)
-        task = {"segmentation": SegmentationTask, "classification": ClassificationTask}[kind](
-            network, options, inputs=entry.inputs, classes=classes, out_channels=spec.out_channels, seed=cfg.SEED
-        )
-        data = ChipDataModule(
-            root,
-            options.BATCH_SIZE,
-            preprocess,
-            AugmentOptions(**{key.lower(): value for key, value in cfg.AUGMENT.items() if value}),
-            contexts=contexts,
-            train_split=cfg.DATA.TRAIN_SPLIT,
-            val_split=cfg.DATA.VAL_SPLIT,
-            seed=cfg.SEED,
-            drop_last=_chips(manifest, cfg.DATA.TRAIN_SPLIT) >= options.BATCH_SIZE * processes,
-        )
+            start_from(network, options.INIT, ready.preprocess, ready.meaning)
+        task = ready.task(network)
         if leads:
             write_atomic(folder / CONFIG_NAME, configs.dump(cfg))
         keeper = keeping.Keeper(folder, options, lines=not progress, leads=leads)
-        fit(task, data, keeper, device, progress)
+        fit(task, ready.data, keeper, device, progress)
         if not leads:
             return
         weights.load_weights(network, keeper.best_path)
-        calibration = _calibration(cfg, network, data, entry.inputs) if options.CALIBRATE else None
+        calibration = _calibration(cfg, network, ready.data, entry.inputs) if options.CALIBRATE else None
     best = next(row for row in keeper.history if row["epoch"] == keeper.best_epoch)
-    label = args.get("encoder")
+    label = [entry.label, args.get("encoder"), "residual" if args.get("residual") else None]
+    label += [f"dropout {args['dropout']:g}" if args.get("dropout") else None]
     card = {
         "task_kind": kind,
         "training": configs.dump(cfg),
@@ -141,12 +118,13 @@ def _train_network(cfg: CfgNode, manifest: Manifest, root: Path, folder: Path, p
         network,
         folder / "weights",
         name=cfg.MODEL.NAME,
-        spec=spec,
+        spec=ready.spec,
         args=args,
-        preprocess_config=preprocess.to_config(),
+        preprocess_config=ready.preprocess.to_config(),
         classes=manifest.task.classes,
         card=card,
         calibration=calibration,
+        harmonization=ready.meaning,
     )
     keeping.draw_curves(
         keeper.history,
@@ -159,7 +137,7 @@ def _train_network(cfg: CfgNode, manifest: Manifest, root: Path, folder: Path, p
         dataset=dataset_of(manifest, cfg.DATA.ROOT),
         model=cfg.MODEL.NAME,
         arguments=args,
-        label=f"{entry.label}, {label}" if label else entry.label,
+        label=", ".join(filter(None, label)),
         trained=True,
         seed=cfg.SEED,
         parameters=sum(p.numel() for p in network.parameters()),

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import torch
-from pydantic import Field, ValidationError
+from pydantic import Field, ValidationError, model_validator
 from torch import nn
 
 from .. import _compat  # noqa: F401
@@ -26,6 +26,7 @@ from ..errors import ConfigError, TidemarkError, WeightsError
 from .calibration import Calibration
 from .card import model_card
 from .fetch import CONFIG_NAME, PICKLES, WEIGHTS_NAME, find_weights, pickle_refused
+from .harmonization.meaning import Meaning
 from .registry import ModelSpec, create_model
 
 CARD_NAME = "README.md"
@@ -56,11 +57,18 @@ class WeightsConfig(Strict):
     args: dict[str, Any] = {}
     in_channels: dict[str, Channels]
     out_channels: Channels
-    task_kind: Literal["segmentation", "classification"]
+    task_kind: Literal["segmentation", "classification", "regression"]
     classes: tuple[ClassDef, ...]
     preprocess: dict[str, Any]
     dataset: dict[str, Any] = {}
     calibration: Calibration | None = None
+    harmonization: Meaning | None = None
+
+    @model_validator(mode="after")
+    def _complete(self) -> WeightsConfig:
+        if (self.harmonization is None) == (self.task_kind == "regression"):
+            raise ValueError("harmonization belongs to a regression, which needs it")
+        return self
 
 
 @dataclass(frozen=True)
@@ -68,14 +76,16 @@ class Pretrained:
     """A model in evaluation mode with everything that must go with it.
 
     Attributes:
-        model: takes its inputs by name, float32 (B,C,H,W) as ``preprocess`` gives them; returns logits.
+        model: takes its inputs by name, float32 (B,C,H,W) as ``preprocess`` gives them; returns logits. A network of
+            reflectance is called through ``Harmonizer``.
         name, spec, args: what made it.
         preprocess: stored values to the model's channels.
         classes: id, name and colour of each class.
-        task_kind: ``segmentation`` or ``classification``.
+        task_kind: ``segmentation``, ``classification`` or ``regression``.
         dataset: reference to the data it learned from; empty when unknown.
         weights_sha256: of ``model.safetensors``.
         calibration: how the logits become probabilities, where that was fitted.
+        harmonization: panchromatic input, bands of the answer, loss and form of a network of reflectance.
     """
 
     model: nn.Module
@@ -88,6 +98,7 @@ class Pretrained:
     dataset: dict[str, Any]
     weights_sha256: str
     calibration: Calibration | None = None
+    harmonization: Meaning | None = None
 
     def check_input(self, bands: Sequence[Band]) -> Preprocess:
         """The preprocessing for an input with these bands, in their order and storage.
@@ -109,6 +120,7 @@ def save_pretrained(
     classes: Sequence[ClassDef | Mapping[str, Any]],
     card: Mapping[str, Any],
     calibration: Calibration | None = None,
+    harmonization: Meaning | None = None,
 ) -> str:
     """Write weights, configuration and model card; the same weights give the same bytes.
 
@@ -120,6 +132,7 @@ def save_pretrained(
         card: ``task_kind``; where known ``dataset`` (name, version, content_sha256, title, licence, simulated),
             ``licence`` of the weights, ``scores`` ({"val": {"iou": 0.5}}) and ``training`` (the recipe as text).
         calibration: how the logits become probabilities, where that was fitted.
+        harmonization: of a regression, which needs it.
 
     Returns:
         sha256 of ``model.safetensors``.
@@ -138,10 +151,12 @@ def save_pretrained(
         preprocess=dict(preprocess_config),
         dataset=dict(card.get("dataset", {})),
         calibration=calibration,
+        harmonization=harmonization,
     )
     check_finite(model.state_dict(), folder / WEIGHTS_NAME)
     save_tensors(model, folder / WEIGHTS_NAME)
-    plain = config.model_dump(mode="json", exclude=None if calibration else {"calibration"})
+    absent = {key for key in ("calibration", "harmonization") if getattr(config, key) is None}
+    plain = config.model_dump(mode="json", exclude=absent)
     write_atomic(folder / CONFIG_NAME, canonical_json(plain))
     parameters = sum(p.numel() for p in model.parameters())
     write_atomic(folder / CARD_NAME, model_card(plain, card, parameters))
@@ -185,17 +200,19 @@ def from_pretrained(source: str | Path, revision: str | None = None) -> Pretrain
     spec = ModelSpec(config.in_channels, config.out_channels)
     try:
         preprocess = Preprocess.from_config(config.preprocess)
+        pan = config.harmonization.pan_preprocess() if config.harmonization else None
         compare_layouts(_expected(config, spec), shapes, path)
         model = create_model(config.model, spec, **config.args)
     except WeightsError:
         raise
     except TidemarkError as error:
         raise WeightsError(error.what, where=folder / CONFIG_NAME, hint=error.hint) from None
-    for name in ("image", *filter(context_scale, config.in_channels)):
-        if config.in_channels.get(name) != preprocess.channels:
+    given = {name: preprocess.channels for name in ("image", *filter(context_scale, config.in_channels))}
+    for name, channels in (given | ({"pan": pan.channels} if pan else {})).items():
+        if config.in_channels.get(name) != channels:
             raise WeightsError(
                 f"the model takes {config.in_channels.get(name)} channels as {name}, its preprocessing gives "
-                f"{preprocess.channels}",
+                f"{channels}",
                 where=folder / CONFIG_NAME,
             )
     load_weights(model, path)
@@ -210,6 +227,7 @@ def from_pretrained(source: str | Path, revision: str | None = None) -> Pretrain
         config.dataset,
         sha256_file(path),
         config.calibration,
+        config.harmonization,
     )
 
 
