@@ -65,9 +65,7 @@ def open_granule(
     own = {band.name: band for band in header(despeckle, False).arrays[0].bands}
     needed = list(dict.fromkeys(name for w in weights for name in w.preprocess.needed))
     if unknown := [name for name in needed if name not in own]:
-        raise WeightsError(
-            f"the weights need {', '.join(unknown)}, a folder of ALOS has {', '.join(own)}", where=folder
-        )
+        raise WeightsError(f"the weights need {', '.join(unknown)}; ALOS products have {', '.join(own)}", where=folder)
     smoothed = any(SMOOTHED in str(w.dataset.get("name", "")) for w in weights)
     if smoothed and despeckle is None:
         raise WeightsError(
@@ -97,13 +95,32 @@ def open_granule(
         for w in weights:
             w.check_input(bands)
 
-        def read_rows(first: int, stop: int) -> np.ndarray:
-            window = (first, 0, stop - first, grid.width)
-            image = np.concatenate([read(window) for _, read in found])[chosen]
+        def read_strip(row: int) -> np.ndarray:
+            window = (row, 0, CHIP_SIZE, scene.width)
+            image = np.concatenate([read(window) for _, read in found])[chosen, :, : grid.width]
             image[~np.isfinite(image)] = NODATA
             return image
 
-        yield grid, bands, read_rows
+        yield grid, bands, _Strips(read_strip)
+
+
+class _Strips:
+    """Rows of a scene out of the builder's own strips: warping and smoothing depend a little on where they begin."""
+
+    def __init__(self, read_strip: Callable[[int], np.ndarray]) -> None:
+        self._read_strip, self._row, self._strip = read_strip, None, None
+
+    def __call__(self, first: int, stop: int) -> np.ndarray:
+        parts, at = [], first
+        while at < stop:
+            row = at // CHIP_SIZE * CHIP_SIZE
+            if row != self._row:
+                self._strip = None  # two strips would be twice the memory
+                self._row, self._strip = row, self._read_strip(row)
+            end = min(row + CHIP_SIZE, stop)
+            parts.append(self._strip[:, at - row : end - row])
+            at = end
+        return np.concatenate(parts, 1)
 
 
 def _job(folder: Path, granule: str) -> SceneJob:
@@ -139,25 +156,4 @@ def _reaching(mosaic: Mosaic, words: str, granule: str) -> Mosaic:
 def _backscatter(scene: AlosScene, despeckle: float | None) -> Callable[[Window], np.ndarray]:
     if despeckle is None:
         return scene.sar
-    last: dict[int, np.ndarray] = {}
-
-    def strip(row: int) -> np.ndarray:
-        # Smoothed in the builder's own strips, since the result depends a little on where they begin.
-        if row not in last:
-            while len(last) > 1:
-                last.pop(min(last))
-            window = (row, 0, CHIP_SIZE, scene.width)
-            last[row] = scene.smooth(window, scene.sar(window), despeckle)
-        return last[row]
-
-    def read(window: Window) -> np.ndarray:
-        first, _, height, width = window
-        parts, at = [], first
-        while at < first + height:
-            row = at // CHIP_SIZE * CHIP_SIZE
-            stop = min(row + CHIP_SIZE, first + height)
-            parts.append(strip(row)[:, at - row : stop - row, :width])
-            at = stop
-        return np.concatenate(parts, 1)
-
-    return read
+    return lambda window: scene.smooth(window, scene.sar(window), despeckle)

@@ -132,16 +132,14 @@ def _layer(stack: ExitStack, file: DatasetReader, wanted: dict[str, Band], grid:
 
 def _numbers(file: DatasetReader, polarisations: list[str]) -> dict[str, int]:
     """Polarisation -> number of its band, by description (VV, VV_asc, Sigma0_VV), else in order."""
-    described = [(text or "").casefold() for text in file.descriptions]
-    found = {}
-    for name in polarisations:
-        own = [n for n, text in enumerate(described, 1) if name in re.split(r"[^a-z]+", re.sub(r"\d", "", text))]
-        if len(own) == 1:
-            found[name] = own[0]
-    if found and len(found) < len(polarisations) or (not found and file.count < len(polarisations)):
+    words = [re.split(r"[^a-z]+", re.sub(r"\d", "", (text or "").casefold())) for text in file.descriptions]
+    if not any({"vv", "vh", "hh", "hv"} & set(own) for own in words) and file.count >= len(polarisations):
+        return {name: number for number, name in enumerate(polarisations, 1)}
+    found = {name: [n for n, own in enumerate(words, 1) if name in own] for name in polarisations}
+    if any(len(numbers) != 1 for numbers in found.values()):
         names = ", ".join(text or "?" for text in file.descriptions)
         raise WeightsError(f"expected bands {', '.join(polarisations).upper()}, found {names}", where=file.name)
-    return found or {name: number for number, name in enumerate(polarisations, 1)}
+    return {name: numbers[0] for name, numbers in found.items()}
 
 
 def _gap(bands: list[Band], grid: Grid) -> tuple[list[Band], Rows]:
