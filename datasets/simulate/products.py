@@ -25,7 +25,8 @@ PRODUCTS: dict[str, tuple[str, str, int, int, int, int]] = {
     "polar-ice": (".polar", "simulate_polar_ice", 128, 4096, 1, 1024),
     "l8s2": (".l8s2", "simulate_l8s2", 128, 2560, 2, 768),  # its ground has four times as many pixels
 }
-MAX_SCENES = 72  # each on ground of its own
+# Each on ground of its own, of l8s2 a 100 km square.
+MAX_SCENES = {"alos-dswe": 72, "tibet-water": 72, "polar-ice": 72, "l8s2": 120}
 
 
 def refuse_options(**given) -> None:
@@ -65,8 +66,9 @@ def simulate_product(
         raise InputError(f"no such product: {product}", hint=f"one of {', '.join(PRODUCTS)}")
     module, function, least, most, multiple, default = PRODUCTS[product]
     size = default if size is None else size
-    if not 1 <= scenes <= MAX_SCENES or seed < 0:
-        raise InputError(f"scenes must be 1 to {MAX_SCENES} and the seed not negative, found {scenes} and {seed}")
+    most_scenes = MAX_SCENES[product]
+    if not 1 <= scenes <= most_scenes or seed < 0:
+        raise InputError(f"scenes must be 1 to {most_scenes} and the seed not negative, found {scenes} and {seed}")
     if not least <= size <= most or size % multiple:
         raise InputError(f"size must be {least} to {most} and a multiple of {multiple}, found {size}")
     if wide and product != "tibet-water":

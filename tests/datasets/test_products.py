@@ -104,14 +104,14 @@ def test_scenes_share_no_ground_and_no_names():
     from rasterio.warp import transform
 
     size = PRODUCTS["alos-dswe"][3] + 2 * alos_dswe.MARGIN_PX
-    places = [alos_dswe._place(index, size)[0] for index in range(MAX_SCENES)]
+    places = [alos_dswe._place(index, size)[0] for index in range(MAX_SCENES["alos-dswe"])]
     middle = size * alos_dswe.PIXEL_M / 2
     at = [transform(f"EPSG:{p.epsg}", dswe.CRS, [p.west + middle], [p.north - middle]) for p in places]
     x, y = np.array(at)[:, :, 0].T
     apart = np.maximum(np.abs(x[:, None] - x), np.abs(y[:, None] - y)) + 1e9 * np.eye(len(places))
     assert apart.min() > 1.2 * size * alos_dswe.PIXEL_M  # a tenth for the turned grids
-    tiles = {sentinel2.tile_name(*l8s2.corner_of(i)) for i in range(MAX_SCENES)}
-    assert len(tiles) == MAX_SCENES
+    tiles = {sentinel2.tile_name(*l8s2.corner_of(i)) for i in range(MAX_SCENES["l8s2"])}
+    assert len(tiles) == MAX_SCENES["l8s2"]
 
 
 def test_the_command_names_the_next_one(tmp_path):
