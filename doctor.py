@@ -28,6 +28,9 @@ PACKAGES = {
     "huggingface_hub": "pip install huggingface_hub",
 }
 OPTIONAL = {
+    "asf_search": "pip install 'tidemark[acquire]' (tidemark acquire alos-dswe)",
+    "pystac-client": "pip install 'tidemark[acquire]' (tidemark acquire, tidemark availability)",
+    "odc-stac": "pip install 'tidemark[acquire]' (tidemark acquire s1)",
     "dask": "pip install 'tidemark[cluster]' (builds on a cluster)",
     "pytest": "pip install 'tidemark[test]' (tests)",
     "playwright": "pip install 'tidemark[test]' (tests of the page)",

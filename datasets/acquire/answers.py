@@ -15,6 +15,10 @@ from .session import MAX_REDIRECTS, GuardedAdapter
 MAX_ANSWER_BYTES = 64 << 20
 
 
+class NotThereError(ArchiveError):
+    """The archive has no such file (404, 410)."""
+
+
 def request(
     session: requests.Session, method: str, url: str, *, also: tuple[int, ...] = (), **options: Any
 ) -> requests.Response:
@@ -34,7 +38,7 @@ def request(
         raise connection_error(error, url) from None
     if not answer.ok and answer.status_code not in also:
         answer.close()
-        raise status_error(answer, session)
+        raise status_error(answer, session.get_adapter(answer.url))
     return answer
 
 
@@ -91,10 +95,9 @@ def _chain(error: BaseException | None) -> list[BaseException]:
     return found
 
 
-def status_error(answer: requests.Response, session: requests.Session) -> ArchiveError:
+def status_error(answer: requests.Response, adapter: Any) -> ArchiveError:
     """What an archive's refusal means and what to do about it."""
     status, where = answer.status_code, without_query(answer.url)
-    adapter = session.get_adapter(answer.url)
     names = _login_names(adapter.services, answer.url) if isinstance(adapter, GuardedAdapter) else None
     if status == 401:
         what = "the login is missing, wrong or expired (401)"
@@ -103,7 +106,8 @@ def status_error(answer: requests.Response, session: requests.Session) -> Archiv
         what = "this account may not have it (403)"
         hint = "accept the archive's terms and authorise its application in your profile there, or renew the token"
     elif status in (404, 410):
-        what, hint = f"not there ({status})", "the product was withdrawn or its name is wrong: search again"
+        hint = "the product was withdrawn or its name is wrong: search again"
+        return NotThereError(f"not there ({status})", where=where, hint=hint)
     elif status == 429:
         wait = answer.headers.get("Retry-After", "")
         what, hint = "too many requests (429)", f"try again in {wait} s" if wait.isdecimal() else "try again later"

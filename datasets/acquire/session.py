@@ -53,6 +53,7 @@ class GuardedAdapter(HTTPAdapter):
 
     def __init__(self, services: Services, patience: Patience) -> None:
         self.services, self.patience = services, patience
+        self._plain = {origin(s.url) for s in services.services.values() if s.url.startswith("http://")}
         super().__init__(
             pool_maxsize=32,
             max_retries=_Retry(
@@ -69,6 +70,8 @@ class GuardedAdapter(HTTPAdapter):
 
     def send(self, request, stream=False, timeout=None, verify=True, cert=None, proxies=None):
         host = self.services.check(request.url)
+        if host in self._plain:  # this machine; asf_search knows https only
+            request.url = request.url.replace("https://", "http://", 1)
         request.headers.pop("Authorization", None)  # whoever put it there, requests itself (.netrc) included
         secret = authorization(self.services, host)
         if secret is not None:
