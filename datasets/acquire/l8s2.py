@@ -19,9 +19,9 @@ from shapely.geometry.base import BaseGeometry
 
 from ..l8s2_products import PRODUCT
 from .crop import Crop, most_bytes
+from .items import Item, from_multihash
 from .report import Decision
 from .stac import Scene
-from .transport import Item, from_multihash
 
 # asset -> name in the file, dtype; of the catalogues named above
 L8_BANDS = {

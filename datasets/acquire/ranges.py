@@ -7,6 +7,7 @@ reads pass the allow-list (``session.py``).
 from __future__ import annotations
 
 import io
+import uuid
 from collections import OrderedDict
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -14,7 +15,7 @@ from contextlib import contextmanager
 import rasterio
 import requests
 from rasterio.errors import RasterioError
-from rasterio.io import DatasetReader, FilePath
+from rasterio.io import DatasetReader
 from urllib3 import exceptions as urllib3_errors
 
 from ...errors import ArchiveError, SceneError, TidemarkError
@@ -136,15 +137,50 @@ def open_remote(url: str, session: requests.Session) -> Iterator[DatasetReader]:
         SceneError: it is no GeoTIFF, is damaged, or has absurd sizes.
     """
     file = RangeFile(url, session)
-    head = file.read(16)
-    file.seek(0)
-    if not head.startswith(FORMATS["GTiff"]):
+    if not file.read(16).startswith(FORMATS["GTiff"]):
         raise SceneError("not a GeoTIFF", where=file.name)
+    # the name is ours and new: GDAL never sees the URL, and two threads never share an opener
+    name = f"{uuid.uuid4().hex}.tif"
     try:
-        with rasterio.Env(**GDAL_OPTIONS), FilePath(file) as path, path.open(driver="GTiff") as dataset:
+        with (
+            rasterio.Env(**GDAL_OPTIONS),
+            rasterio.open(name, driver="GTiff", opener=lambda path, mode="rb": _Handle(file)) as dataset,
+        ):
             check_sizes(dataset, file.name)
             yield dataset
-    except RasterioError as error:
-        raise file.fault or SceneError(f"unreadable as GTiff ({error})"[:300], where=file.name) from None
+    except (RasterioError, SceneError) as error:
+        if file.fault is not None:
+            raise file.fault from None
+        if isinstance(error, SceneError):
+            raise SceneError(error.what, where=file.name, hint=error.hint) from None
+        raise SceneError(f"unreadable as GTiff ({error})"[:300], where=file.name) from None
     if file.fault is not None:
         raise file.fault
+
+
+class _Handle(io.RawIOBase):
+    """One of GDAL's handles on a remote file: a position of its own, closed without closing the file."""
+
+    def __init__(self, file: RangeFile) -> None:
+        super().__init__()
+        self._file, self._position = file, 0
+
+    def readable(self) -> bool:
+        return True
+
+    def seekable(self) -> bool:
+        return True
+
+    def tell(self) -> int:
+        return self._position
+
+    def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
+        base = {io.SEEK_SET: 0, io.SEEK_CUR: self._position, io.SEEK_END: self._file.size}[whence]
+        self._position = base + offset
+        return self._position
+
+    def read(self, count: int = -1) -> bytes:
+        self._file.seek(self._position)
+        data = self._file.read(count)
+        self._position += len(data)
+        return data

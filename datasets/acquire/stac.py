@@ -161,7 +161,7 @@ def _pages(url: str, collection: str, bounds: Bounds, days: Sequence[datetime.da
             for page in found.pages_as_dicts():
                 empty = False
                 yield page["features"]
-            known = not empty or client.get_collection(collection) is not None
+            known = not empty or _exists(client, collection)
         except TidemarkError:
             raise
         except APIError as error:
@@ -172,6 +172,15 @@ def _pages(url: str, collection: str, bounds: Bounds, days: Sequence[datetime.da
             ) from None
     if not known:
         raise ArchiveError(f"has no collection {collection}", where=without_query(url), hint="see configs/acquire.yaml")
+
+
+def _exists(client, collection: str) -> bool:
+    try:
+        return client.get_collection(collection) is not None
+    except ArchiveError as error:
+        if "(404)" in error.what:
+            return False
+        raise
 
 
 def _api_io(session: requests.Session):
