@@ -59,7 +59,7 @@ def model_card(config: Mapping[str, Any], card: Mapping[str, Any], parameters: i
         "## Input\n\n" + _bands(config["preprocess"]),
         "## Training data\n\n" + _data(dataset),
         SCORES_TITLE + _scores(results),
-        "## Limits\n\n" + _limits(dataset),
+        "## Limits\n\n" + _limits(dataset) + (f" {_plain(card['remarks'])}" if card.get("remarks") else ""),
         f"## Licence\n\n{_plain(card.get('licence') or 'Not stated.')}",
     ]
     if config.get("harmonization"):

@@ -53,18 +53,25 @@ def import_weights(model: str, file: str | Path, out: str | Path, *, orbit: str 
     """Convert a released checkpoint to a folder of weights.
 
     Args:
-        model: ``gmnet``.
-        file: the checkpoint, a state dict as ``torch.save`` writes it; read with ``weights_only=True``.
+        model: ``gmnet``, or ``srunet`` for the released harmonization networks.
+        file: the checkpoint, safetensors or a state dict as ``torch.save`` writes it; read with ``weights_only=True``.
         out: folder to write, see `weights.save_pretrained`.
-        orbit: ``ascending``, ``descending`` or ``both``: which bands the checkpoint was trained with.
+        orbit: of gmnet, ``ascending``, ``descending`` or ``both``: which bands the checkpoint was trained with.
 
     Raises:
         ConfigError: another model, or no orbit.
         WeightsError: no state dict of tensors, missing, unexpected or misshapen tensors (the first five named), values
             that are not finite, or a released checkpoint of another orbit.
     """
+    if model == "srunet":
+        if orbit is not None:
+            raise ConfigError("srunet has no orbit", where="--orbit")
+        from .harmonization.released import convert
+
+        parameters, _ = convert(read_state_dict(Path(file)), out, file)
+        return Imported(Path(out), parameters, (), 0)
     if model != "gmnet":
-        raise ConfigError(f"no released weights of {model!r} can be imported", hint="there is gmnet")
+        raise ConfigError(f"no released weights of {model!r} can be imported", hint="there is gmnet and srunet")
     if orbit not in ORBITS:
         raise ConfigError(f"orbit must be one of {', '.join(ORBITS)}, found {orbit!r}", where="--orbit")
     file = Path(file)
@@ -111,6 +118,8 @@ def import_weights(model: str, file: str | Path, out: str | Path, *, orbit: str 
 
 def read_state_dict(file: Path) -> dict[str, torch.Tensor]:
     """The tensors of a checkpoint by key. Raises WeightsError for anything else; nothing in the file is executed."""
+    if file.suffix == ".safetensors":
+        return _read_safetensors(file)
     try:
         with zipfile.ZipFile(file) as archive:  # torch inflates whatever the archive promises
             size = sum(entry.file_size for entry in archive.infolist())
@@ -129,6 +138,20 @@ def read_state_dict(file: Path) -> dict[str, torch.Tensor]:
     ):
         raise WeightsError("holds something else than tensors by name", where=file, hint="give a state dict")
     return dict(state)
+
+
+def _read_safetensors(file: Path) -> dict[str, torch.Tensor]:
+    from safetensors import SafetensorError
+    from safetensors.torch import load_file
+
+    try:
+        if (size := file.stat().st_size) > MAX_BYTES:
+            raise WeightsError(f"{size} bytes, over the limit of {MAX_BYTES}", where=file)
+        return load_file(file)
+    except FileNotFoundError:
+        raise WeightsError("no such file", where=file) from None
+    except (SafetensorError, OSError) as error:
+        raise WeightsError(f"not a safetensors file ({error})", where=file) from None
 
 
 def gmnet_names() -> Iterator[tuple[str, str]]:

@@ -130,7 +130,8 @@ def save_pretrained(
         preprocess_config: ``Preprocess.to_config()``.
         classes: of the task, in the order of their ids.
         card: ``task_kind``; where known ``dataset`` (name, version, content_sha256, title, licence, simulated),
-            ``licence`` of the weights, ``scores`` ({"val": {"iou": 0.5}}) and ``training`` (the recipe as text).
+            ``licence`` of the weights, ``scores`` ({"val": {"iou": 0.5}}), ``training`` (the recipe as text) and
+            ``remarks`` (further limits).
         calibration: how the logits become probabilities, where that was fitted.
         harmonization: of a regression, which needs it.
 
