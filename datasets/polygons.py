@@ -94,6 +94,18 @@ def read_polygons(
         InputError: not a local file.
         SceneError: another format, no CRS on either side, geometries that are no polygons, an unknown attribute value.
     """
+    frame = read_frame(path, grid, layer)
+    classes = _classes(frame, path, value, attribute, values or {})
+    return Polygons(np.asarray(frame.geometry.array, dtype=object), classes)
+
+
+def read_frame(path: str | Path, grid: Grid, layer: str | None = None):
+    """The polygons that meet a scene with their attributes: a GeoDataFrame of valid polygons in the scene's CRS.
+
+    Raises:
+        InputError: not a local file.
+        SceneError: another format, no CRS on either side, geometries that are no polygons.
+    """
     file = local_file(path)
     if grid.crs is None or grid.transform is None:
         raise SceneError("polygons need a georeferenced image", where=path, hint="give masks instead")
@@ -104,11 +116,10 @@ def read_polygons(
     kinds = sorted(set(frame.geom_type) - {"Polygon", "MultiPolygon"})
     if kinds:
         raise SceneError(f"expected polygons, found {', '.join(kinds)}", where=path)
-    classes = _classes(frame, path, value, attribute, values or {})
     geometries = np.asarray(frame.geometry.to_crs(grid.crs).array, dtype=object) if len(frame) else np.empty(0, object)
     broken = ~shapely.is_valid(geometries)
     geometries[broken] = shapely.make_valid(geometries[broken], method="structure", keep_collapsed=False)
-    return Polygons(geometries, classes)
+    return frame.set_geometry(list(geometries), crs=grid.crs)
 
 
 def _classes(frame, path, value: int | None, attribute: str | None, values: Mapping[str, int]) -> np.ndarray:
