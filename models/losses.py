@@ -1,4 +1,4 @@
-"""Training losses as functions of logits and integer labels; 255 never counts."""
+"""Training losses as functions of logits and integer labels, 255 never counts; and the classes that logits mean."""
 
 from __future__ import annotations
 
@@ -110,3 +110,8 @@ def _soft_dice_classes(logits: Tensor, labels: Tensor, known: Tensor) -> Tensor:
     return torch.stack(
         [_soft_dice(probability[:, k], (labels == k).float(), known) for k in range(logits.shape[1])]
     ).mean()
+
+
+def class_map(logits: Tensor) -> Tensor:
+    """uint8 classes (B,...) from logits (B,K,...): the sign of one logit, else the largest of several."""
+    return (logits[:, 0] > 0).to(torch.uint8) if logits.shape[1] == 1 else logits.argmax(1).to(torch.uint8)

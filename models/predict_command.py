@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from ..errors import InputError
+from .backends import Accelerated, with_backend
 from .predict import load_weights, predict_scene
 from .scene_batch import predict_scenes
 
@@ -45,9 +47,17 @@ def predict_command(
         from .predict_l8 import predict_landsat
 
         return predict_landsat(sources, out, weights=loaded, **options)
+    runtime = {name: options.pop(name) for name in ("backend", "precision") if name in options}
+    loaded = [with_backend(w, **runtime) for w in loaded]
     if out.is_dir() or not out.suffix:
-        return predict_scenes(sources, loaded, out, **options)
-    if len(sources) > 2:
+        paths = predict_scenes(sources, loaded, out, **options)
+    elif len(sources) > 2:
         raise InputError(f"{len(sources)} sources for one file", where=out, hint="give a folder as --out")
-    del options["strict"]
-    return [predict_scene(sources[0] if len(sources) == 1 else sources, loaded, out, **options)]
+    else:
+        del options["strict"]
+        paths = [predict_scene(sources[0] if len(sources) == 1 else sources, loaded, out, **options)]
+    for model in (w.model for w in loaded if isinstance(w.model, Accelerated)):
+        if model.agreement is not None:
+            share = f"{model.agreement:.2%} of the first tiles' pixels have the same class as in torch fp32"
+            print(f"{model.label}: {share}", file=sys.stderr)
+    return paths

@@ -20,7 +20,7 @@ import lightning.pytorch as lightning
 
 from ..benchmark import metrics
 from ..errors import TidemarkError
-from .losses import Loss
+from .losses import Loss, class_map
 
 
 class Task(lightning.LightningModule):
@@ -239,11 +239,6 @@ def mean_over_ranks(losses: Sequence[Tensor]) -> float | None:
     own = [float(torch.stack(list(losses)).double().sum()), len(losses)] if losses else [0.0, 0]
     total, count = summed(np.array(own, np.float64))
     return float(total / count) if count else None
-
-
-def class_map(logits: Tensor) -> Tensor:
-    """uint8 classes (B,...) from logits (B,K,...): the sign of one logit, else the largest of several."""
-    return (logits[:, 0] > 0).to(torch.uint8) if logits.shape[1] == 1 else logits.argmax(1).to(torch.uint8)
 
 
 def draw_key(name: str, seed: int, epoch: int, step: int) -> int:

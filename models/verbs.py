@@ -56,6 +56,10 @@ def predict(
     bands: Annotated[str, typer.Option(help="Names of the file's bands, such as vv_asc,vh_asc.")] = "",
     polygons: Annotated[Path | None, typer.Option(help="GeoPackage for the classes as polygons, or a folder.")] = None,
     device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
+    backend: Annotated[
+        str | None, typer.Option(help="torch, or on a CPU onnxruntime or openvino, which are faster.")
+    ] = None,
+    precision: Annotated[str | None, typer.Option(help="fp32 or bf16.")] = None,
     despeckle: Annotated[float | None, typer.Option(help="ALOS: smoothing that the data set was built with.")] = None,
     method: Annotated[str | None, typer.Option(help="Landsat-8, for weights: nearest, bilinear, bicubic.")] = None,
     pan: Annotated[Path | None, typer.Option(help="Landsat-8: folder of the Level-1 products.")] = None,
@@ -70,6 +74,7 @@ def predict(
 
     landsat = {"method": method, "pan": pan, "uncertainty": uncertainty, "consistent": consistent}
     maps = {"bands": [name.strip() for name in bands.split(",") if name], "polygons": polygons, "despeckle": despeckle}
+    maps |= {"backend": backend, "precision": precision}
     common = {"overlap": overlap, "tile": tile, "blend": blend, "device": device, "strict": strict}
     for path in predict_command(scenes, weights or [], out, common, maps, landsat | {"mask_clouds": mask_clouds}):
         print(path)
@@ -77,10 +82,10 @@ def predict(
 
 @app.command("import-weights")
 def import_weights(
-    model: Annotated[str, typer.Argument(help="gmnet.")],
-    file: Annotated[Path, typer.Argument(help="The released checkpoint (.pth).")],
+    model: Annotated[str, typer.Argument(help="gmnet or srunet.")],
+    file: Annotated[Path, typer.Argument(help="The released checkpoint (.pth, .safetensors).")],
     out: Annotated[Path, typer.Option(help="Folder for the weights.")],
-    orbit: Annotated[str | None, typer.Option(help="ascending, descending or both.")] = None,
+    orbit: Annotated[str | None, typer.Option(help="gmnet: ascending, descending or both.")] = None,
 ) -> None:
     """Convert a released checkpoint to a folder of weights; nothing in it is executed."""
     from .import_weights import import_weights as convert
