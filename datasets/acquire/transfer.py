@@ -17,6 +17,7 @@ from contextlib import suppress
 from pathlib import Path
 
 import requests
+from urllib3 import exceptions as urllib3_errors
 
 from ...errors import ArchiveError, ChecksumError
 from ..files import storage_error, take_place, write_atomic
@@ -112,7 +113,10 @@ class Transfer:
             file.seek(start)
             size = start
             while True:
-                block = answer.raw.read1(BLOCK)
+                try:
+                    block = answer.raw.read1(BLOCK)
+                except urllib3_errors.ProtocolError:
+                    raise Broken(f"the connection broke after {size} of {total or '?'} bytes") from None
                 if not block:
                     break
                 file.write(block)
