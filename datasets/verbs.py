@@ -11,6 +11,7 @@ from . import acquire_verbs
 
 app = typer.Typer()
 app.add_typer(acquire_verbs.app, name="acquire")
+app.command()(acquire_verbs.availability)
 
 Folder = Annotated[Path, typer.Argument(help="A data set's folder, such as data/ombria/1.0.0.")]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 
+import requests
 from shapely.geometry.base import BaseGeometry
 
-from ...errors import PartialResultError, SceneError
+from ...errors import InputError, PartialResultError, SceneError
 from ..files import sha256_file
 from . import availability as counting
 from . import l8s2, report, s1, s1_numbers
@@ -21,7 +24,7 @@ from .run import Outcome, carry_out, fetch_parts
 from .session import open_session
 from .sign import Signer
 from .stac import Scene, parse_bbox, parse_days, search
-from .transport import Progress, check_room
+from .transport import Progress, check_room, remote_bytes
 
 S1_PARTS = ".acquire-parts"  # hidden: no builder looks there
 
@@ -55,10 +58,15 @@ def acquire_l8s2(
     level2 = _found(services, "usgs", "landsat-l2", area, around, session)
     level1 = _found(services, "usgs", "landsat-l1", area, around, session)
     pairs, decisions = l8s2.decide(s2, level2, level1, area, limits)
-    crops, items = _distinct(l8s2.files_of(pair, area, whole) for pair in pairs)
-    most = 0 if whole else sum(l8s2.crop_bytes(crop) for crop in crops)
+    files = [l8s2.files_of(pair, area, whole) for pair in pairs]
+    crops, items = _distinct(files)
+    if whole:
+        items = _with_sizes(items, session, jobs)
+    sizes = {crop.path: l8s2.crop_bytes(crop) for crop in crops} | {item.path: item.bytes for item in items}
+    most = sum(sizes[crop.path] for crop in crops)
+    decisions = _sized(decisions, files, sizes)
     _report(out, f"l8s2_{_label(area, days)}", decisions, area, "Landsat-8 and Sentinel-2 pairs")
-    _print_size(len(crops) + len(items), most if crops else _known_bytes(items))
+    _print_size(len(sizes), _total(sizes.values()))
     if dry_run or not pairs:
         return None
     with hold(out):
@@ -90,6 +98,8 @@ def acquire_s1(
     Raises:
         As ``acquire_l8s2``.
     """
+    if orbits not in ("both", *s1.ORBITS):
+        raise InputError(f"orbits must be both, ascending or descending, found {orbits!r}")
     services, area, days = load_services(config), parse_bbox(bbox), parse_days(start, end)
     session = open_session(services)
     passes, refused = s1.passes(_found(services, "planetary-computer", "sentinel-1", area, days, session))
@@ -168,7 +178,7 @@ def _found(services: Services, service: str, collection: str, area: BaseGeometry
     return scenes
 
 
-def _distinct(parts) -> tuple[list[Crop], list[Item]]:
+def _distinct(parts: Iterable[tuple[list[Crop], list[Item]]]) -> tuple[list[Crop], list[Item]]:
     """Files of all pairs, each once: two Sentinel-2 tiles can share a Landsat scene."""
     crops: dict[str, Crop] = {}
     items: dict[str, Item] = {}
@@ -178,9 +188,23 @@ def _distinct(parts) -> tuple[list[Crop], list[Item]]:
     return list(crops.values()), list(items.values())
 
 
-def _known_bytes(items: Sequence[Item]) -> int | None:
-    sizes = [item.bytes for item in items]
-    return None if None in sizes else sum(sizes)
+def _with_sizes(items: Sequence[Item], session: requests.Session, jobs: int) -> list[Item]:
+    """The items with the lengths that the archives state where their catalogues do not."""
+    with ThreadPoolExecutor(max(1, jobs)) as pool:
+        sizes = pool.map(lambda i: i.bytes if i.bytes is not None else remote_bytes(i.url, session), items)
+        return [replace(item, bytes=size) for item, size in zip(items, sizes, strict=True)]
+
+
+def _sized(
+    decisions: list[Decision], files: list[tuple[list[Crop], list[Item]]], sizes: dict[str, int | None]
+) -> list[Decision]:
+    """The decisions with the bytes of each accepted pair; a pair's metadata of unknown length is not counted."""
+    totals = iter([sum(sizes[f.path] or 0 for f in (*crops, *items)) for crops, items in files])
+    return [replace(d, size=next(totals)) if d.accepted else d for d in decisions]
+
+
+def _total(sizes: Iterable[int | None]) -> int:
+    return sum(size or 0 for size in sizes)
 
 
 def _label(area: BaseGeometry, days) -> str:
@@ -196,9 +220,8 @@ def _report(out: Path, name: str, decisions: list[Decision], area: BaseGeometry,
     print(out / f"{name}.csv")
 
 
-def _print_size(files: int, most: int | None) -> None:
-    size = "of unknown size" if most is None else f"at most {report.human_bytes(most)} of pixels"
-    print(f"{files} files, {size}")
+def _print_size(files: int, most: int) -> None:
+    print(f"{files} files, at most {report.human_bytes(most)}")
 
 
 def _end(outcome: Outcome, out: Path) -> Outcome:

@@ -21,7 +21,7 @@ from shapely.geometry.base import BaseGeometry
 from shapely.validation import make_valid
 
 from ...errors import ArchiveError, InputError, TidemarkError
-from .answers import fetch_bytes
+from .answers import NotThereError, fetch_bytes
 from .hosts import Services, without_query
 
 PAGE_ITEMS = 100
@@ -177,10 +177,8 @@ def _pages(url: str, collection: str, bounds: Bounds, days: Sequence[datetime.da
 def _exists(client, collection: str) -> bool:
     try:
         return client.get_collection(collection) is not None
-    except ArchiveError as error:
-        if "(404)" in error.what:
-            return False
-        raise
+    except NotThereError:
+        return False
 
 
 def _api_io(session: requests.Session):
