@@ -32,6 +32,8 @@ OPTIONAL = {
     "pystac-client": "pip install 'tidemark[acquire]' (tidemark acquire, tidemark availability)",
     "odc-stac": "pip install 'tidemark[acquire]' (tidemark acquire s1)",
     "dask": "pip install 'tidemark[cluster]' (builds on a cluster)",
+    "onnxruntime": "pip install 'tidemark[onnx]' (predict --backend onnxruntime)",
+    "openvino": "pip install 'tidemark[openvino]' (predict --backend openvino)",
     "pytest": "pip install 'tidemark[test]' (tests)",
     "playwright": "pip install 'tidemark[test]' (tests of the page)",
     "imagecodecs": "pip install 'tidemark[test]' (GeoTIFF side of the loader benchmark)",

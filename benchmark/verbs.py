@@ -55,6 +55,31 @@ def import_predictions(
 
 
 @app.command()
+def series(
+    maps: Annotated[list[Path], typer.Argument(help="Dated class maps, or folders of them.")],
+    out: Annotated[Path, typer.Option(help="Folder for rasters, tables and figure.")] = Path("series"),
+    errors: Annotated[
+        Path | None, typer.Option(help="The maps' errors: result.json of a run, or a CSV of sample points.")
+    ] = None,
+    regions: Annotated[Path | None, typer.Option(help="Polygons to report by: .gpkg, .geojson or .shp.")] = None,
+    region_name: Annotated[str | None, typer.Option(help="Attribute that names them.")] = None,
+    dates: Annotated[Path | None, typer.Option(help="CSV with the columns file and date.")] = None,
+    date_pattern: Annotated[
+        str | None, typer.Option(help="Regular expression for file names, groups year, month, day.")
+    ] = None,
+    class_name: Annotated[str | None, typer.Option("--class", help="Name or number of the class (water).")] = None,
+    min_seen: Annotated[float, typer.Option(help="Share of a region seen, for a month to count in the trend.")] = 0.95,
+    strict: Annotated[bool, typer.Option("--strict", help="Stop at the first map that cannot be used.")] = False,
+) -> None:
+    """Occurrence, monthly area with its uncertainty, and trend from dated maps."""
+    from .series_command import series_command
+
+    options = {"regions": regions, "region_name": region_name, "dates": dates, "pattern": date_pattern}
+    series_command(maps, out, errors, class_name, **options, min_seen=min_seen, strict=strict)
+    print(out)
+
+
+@app.command()
 def reproduce(
     table: Annotated[str, typer.Argument(help="A table of configs/tables, such as ombria.")],
     profile: Annotated[str, typer.Option(help="cpu or full.")] = "cpu",
@@ -143,6 +168,37 @@ def bench_chips(
     given = {"device": device, "threads": threads, "batch": batch, "precision": precision, "compiled": compiled}
     given |= {"dataset": dataset, "split": split, "channels": channels, "size": size}
     _bench(context.info_name, model, arg, out, repeats=repeats, quick=quick, **given)
+
+
+@bench_app.command("backends")
+def bench_backends(
+    model: Subject,
+    dataset: Chips = None,
+    split: ChipSplit = "val",
+    channels: Channels = 2,
+    size: Side = 256,
+    arg: Arguments = None,
+    threads: Threads = 0,
+    batch: Annotated[int, typer.Option(min=1, help="Chips per call.")] = 4,
+    quick: Quick = False,
+    out: Record = None,
+) -> None:
+    """PyTorch against ONNX Runtime and OpenVINO on this CPU: speed, and how many pixels get the same class."""
+    from ..datasets.command import parse_parameters
+    from .backends import bench_backends as run_bench
+
+    run_bench(
+        model,
+        dataset=dataset,
+        split=split,
+        channels=channels,
+        size=size,
+        arguments=parse_parameters(arg or []),
+        batch=batch,
+        threads=threads,
+        quick=quick,
+        out=out,
+    )
 
 
 @bench_app.command("scene")
