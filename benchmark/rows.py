@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import hashlib
+from collections import Counter
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 
@@ -13,11 +14,13 @@ import numpy as np
 from ..configs import parse_yaml
 from ..datasets.spec import canonical_json
 from ..errors import ConfigError, InputError
+from ..models.runs import PLACE_KEYS
 from . import metrics
 from .records import HEADLINE, RESULT_NAME, ClassDef, DatasetRef, Interval, Kind, ModelRef, Result, Speed, read_result
 from .scores import as_metric, counts_of, estimates
 
 MAX_FILES = 100_000
+MAX_SETTINGS = 4  # in a row's name
 NO_RECORDS = frozenset({"submission.json", "verification.json", "withdrawn.json"})
 
 
@@ -54,6 +57,7 @@ class Row:
     units: tuple[UnitScores, ...]
     speed: Speed | None
     results: tuple[Result, ...]  # one per seed
+    variant: str = ""  # what tells it from rows of the same name, see `told_apart`
 
     @property
     def headline(self) -> Cell:
@@ -73,7 +77,8 @@ class Row:
     @property
     def label(self) -> str:
         """The model's name in tables, with what it was trained on where that is another data set."""
-        return self.model.label + (f" (trained on {self.trained_on})" if self.trained_on else "")
+        name = self.model.label + (f" (trained on {self.trained_on})" if self.trained_on else "")
+        return f"{name}; {self.variant}" if self.variant else name
 
 
 def collect(paths: Iterable[str | Path]) -> list[Result]:
@@ -146,6 +151,38 @@ def rows(results: Sequence[Result]) -> list[Row]:
             row.key,
         ),
     )
+
+
+def told_apart(group: Sequence[Row]) -> list[Row]:
+    """The rows of one table, those of one name with the settings in which their recipes differ from most of them."""
+    named: dict[str, list[dict[str, str]]] = {}
+    for row in group:
+        named.setdefault(replace(row, variant="").label, []).append(_settings(row))
+    return [_told_apart(row, named[replace(row, variant="").label]) for row in group]
+
+
+def _told_apart(row: Row, settings: list[dict[str, str]]) -> Row:
+    own, differing = _settings(row), []
+    for key in sorted({key for one in settings for key in one}):
+        counts = Counter(one.get(key) for one in settings).most_common(2)
+        usual = len(counts) == 1 or counts[0][1] > counts[1][1]
+        if not (usual and own.get(key) == counts[0][0]):
+            differing.append(f"{key.rpartition('.')[2].lower().replace('_', ' ')} {own.get(key, 'none')}")
+    shown = differing[:MAX_SETTINGS] + ["…"] * (len(differing) > MAX_SETTINGS)
+    return replace(row, variant=", ".join(shown))
+
+
+def _settings(row: Row) -> dict[str, str]:
+    """The recipe's keys that can change what is computed, in words; none where there is no recipe of ours."""
+    try:
+        recipe = parse_yaml(row.results[0].config or "{}", where=row.key)
+        keys = [(section, key) for section in ("DATA", "AUGMENT", "MODEL", "TRAIN") for key in recipe.get(section, {})]
+        found = {f"{section}.{key}": recipe[section][key] for section, key in keys if (section, key) not in PLACE_KEYS}
+        arguments = found.pop("MODEL.ARGS", {})
+        found |= {f"MODEL.ARGS.{key}": value for key, value in arguments.items()}
+        return {k: ", ".join(map(str, v)) if isinstance(v, list) else str(v) for k, v in found.items()}
+    except (ConfigError, AttributeError, TypeError):
+        return {}
 
 
 def _row(key: str, results: list[Result]) -> Row:

@@ -12,7 +12,7 @@ from .columns import Column, columns
 from .published import Published
 from .ranks import Ranking, rank
 from .records import HEADLINE
-from .rows import Cell, Row, UnitScores, collect, row_key, rows
+from .rows import Cell, Row, UnitScores, collect, row_key, rows, told_apart
 from .uncertainty import MIN_UNITS, MIN_UNITS_RANK
 
 __all__ = [
@@ -81,6 +81,7 @@ def table(group: Sequence[Row], published: Published | None = None) -> Table:
         group: its rows.
         published: figures of others, shown below ours with a † and what differs.
     """
+    group = told_apart(group)
     first, others = group[0], published.rows if published else ()
     shown = _shown(group, {key for other in others for key in other.metrics})
     by_unit = [

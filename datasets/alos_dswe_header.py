@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from .dswe import MAX_CLOUD, MAX_DAYS, MIN_VALID, MIN_WATER
+from .products import dealt
 from .spec import WATER_CLASSES, Array, Band, BuilderInfo, Header, Task
 
 NAME, VERSION = "alos-dswe", "1.0.0"
@@ -13,8 +14,8 @@ MIN_LABELLED = 0.1  # share of a chip's pixels
 GFC_GAINS = {"red": 508, "nir": 254, "swir1": 363, "swir2": 423}
 
 
-def header(despeckle: float | None, simulated: bool) -> Header:
-    """The header; ``despeckle`` is the weight of the smoothing or None."""
+def header(despeckle: float | None, simulated: bool, held_out: float = 0.15) -> Header:
+    """The header; ``despeckle`` is the weight of the smoothing or None, ``held_out`` the share of val and of test."""
     sar = tuple(Band(name=n, sensor="ALOS PALSAR", unit="dB", nodata=NODATA) for n in ("hh", "hv"))
     optical = tuple(
         Band(
@@ -31,6 +32,7 @@ def header(despeckle: float | None, simulated: bool) -> Header:
         Band(name="dem", sensor="ASF terrain model", unit="m", nodata=NODATA),
         Band(name="hand", sensor="GLO-30 HAND", unit="m", nodata=NODATA),
     )
+    shares = {} if held_out == 0.15 else {"held_out": held_out}
     smoothed = f" HH and HV are smoothed by total variation, weight {despeckle:g}." if despeckle is not None else ""
     return Header(
         name=NAME + ("" if despeckle is None else "-smoothed") + ("-sim" if simulated else ""),
@@ -43,7 +45,7 @@ def header(despeckle: float | None, simulated: bool) -> Header:
             f"one.{smoothed} DSWE of the nearest date counts that has less than {MAX_CLOUD:.0%} cloud and, in the SAR "
             f"footprint, at least {MIN_VALID:.0%} valid pixels and {MIN_WATER:.0%} water. Chips do not overlap; those "
             f"with less than {MIN_LABELLED:.0%} known labels are left out. Scenes that share ground stay together; the "
-            "groups are dealt 70 : 15 : 15 to train, val and test."
+            f"groups are {dealt(held_out)}."
         ),
         licence=None,
         citation=(
@@ -78,5 +80,5 @@ def header(despeckle: float | None, simulated: bool) -> Header:
             ),
             Array(name="mask", dtype="uint8", shape=(CHIP_SIZE, CHIP_SIZE), role="mask"),
         ),
-        builder=BuilderInfo(name=NAME, version=VERSION, parameters={"despeckle": despeckle}),
+        builder=BuilderInfo(name=NAME, version=VERSION, parameters={"despeckle": despeckle} | shares),
     )

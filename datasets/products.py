@@ -26,6 +26,18 @@ FRACTIONS = {"train": 0.7, "val": 0.15, "test": 0.15}
 MAX_TEXT_BYTES = 8 << 20
 
 
+def fractions(held_out: float, where: str) -> dict[str, float]:
+    """Shares of the splits where validation and test get ``held_out`` each. Raises InputError beyond 0.05 to 0.4."""
+    if not isinstance(held_out, int | float) or not 0.05 <= held_out <= 0.4:
+        raise InputError(f"held_out must be a share from 0.05 to 0.4, found {held_out!r}", where=where)
+    return {"train": 1 - 2 * held_out, "val": held_out, "test": held_out}
+
+
+def dealt(held_out: float) -> str:
+    """The shares in words: ``dealt 70 : 15 : 15 to train, val and test``."""
+    return f"dealt {100 - 200 * held_out:g} : {100 * held_out:g} : {100 * held_out:g} to train, val and test"
+
+
 @contextmanager
 def relative_errors(folder: Path) -> Iterator[None]:
     """Name files relative to the source in what is raised inside: what is recorded must not depend on its place."""

@@ -14,7 +14,7 @@ from dataclasses import dataclass, replace
 from hashlib import sha256
 
 from ..benchmark.ranks import Ranking
-from ..benchmark.rows import Row, rows
+from ..benchmark.rows import Row, rows, told_apart
 from ..benchmark.tables import ranking
 from ..datasets.spec import canonical_json
 from .entries import BoardEntry, plain_team
@@ -154,8 +154,9 @@ def _standing(model: str | None, best: dict[str, BoardRow], zeros: Sequence[Froz
 
 
 def _table(group: list[BoardRow], zeros: Sequence[Frozen]) -> BoardTable:
+    named = told_apart([r.row for r in group])
     ordered = sorted(
-        group,
+        (replace(r, row=row) for r, row in zip(group, named, strict=True)),
         key=lambda r: (
             not r.entry.ranked,
             r.row.headline.mean is None,

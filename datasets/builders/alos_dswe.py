@@ -27,7 +27,7 @@ from ..dswe import FILL, MAX_DAYS, code_counts, nearest_first, pair_fault, share
 from ..labelled import IGNORE, relative_error
 from ..mosaic import Mosaic, overlap
 from ..plan import ChipRef, Plan, SceneJob
-from ..products import FRACTIONS, find, ground_keys, is_simulated, make_plan, read_text, relative_errors, source_files
+from ..products import find, fractions, ground_keys, is_simulated, make_plan, read_text, relative_errors, source_files
 from ..spec import SkippedScene
 from ..splits import by_group
 
@@ -43,14 +43,16 @@ PATTERNS = {
 LAYERS = {"_HH": "hh", "_HV": "hv", ".DEM": "dem"}
 
 
-def plan(source: Path, *, despeckle: float | None = None) -> Plan:
+def plan(source: Path, *, despeckle: float | None = None, held_out: float = 0.15) -> Plan:
     """Plan the data set from a folder of products.
 
     Args:
         source: folder with the products, in folders of any depth.
         despeckle: weight of the total-variation smoothing of HH and HV in dB (lower is smoother, the authors trained
             with 0.35); none by default.
+        held_out: share of the scenes for validation, and for the test.
     """
+    shares = fractions(held_out, NAME)
     if despeckle is not None and not 0 < despeckle <= 100:
         raise InputError(f"despeckle must be above 0 and at most 100, found {despeckle}", where=NAME)
     folder = Path(source).absolute()
@@ -101,9 +103,9 @@ def plan(source: Path, *, despeckle: float | None = None) -> Plan:
             parts.append((granule, grid, date.isoformat(), names, payload))
         except InputError as error:
             skipped.append(SkippedScene(id=granule, reason=str(relative_error(error, folder))))
-    split_of = by_group(ground_keys(grids), FRACTIONS) if grids else {}
+    split_of = by_group(ground_keys(grids), shares) if grids else {}
     return make_plan(
-        header(despeckle, is_simulated(folder)),
+        header(despeckle, is_simulated(folder), held_out),
         folder,
         ((g, split_of[g], grid, date, source_files(folder, names), rest) for g, grid, date, names, rest in parts),
         lambda grid: len(raster.tiles(grid.height, grid.width, CHIP_SIZE)),

@@ -23,7 +23,7 @@ from ..context import context_window, shrink
 from ..labelled import IGNORE, relative_error, to_classes
 from ..plan import ChipRef, Plan, SceneJob
 from ..polygons import Polygons, read_polygons
-from ..products import FRACTIONS, find, ground_keys, is_simulated, make_plan, relative_errors, source_files
+from ..products import dealt, find, fractions, ground_keys, is_simulated, make_plan, relative_errors, source_files
 from ..spec import WATER_CLASSES, Array, Band, BuilderInfo, Header, SkippedScene, Task
 from ..splits import by_group, by_table
 
@@ -47,6 +47,7 @@ def plan(
     *,
     orbits: Literal["both", "ascending", "descending"] = "both",
     split: Literal["published", "by-ground"] = "published",
+    held_out: float = 0.15,
 ) -> Plan:
     """Plan the data set from the authors' folders.
 
@@ -56,7 +57,9 @@ def plan(
             ``descending`` make data sets of two bands, without the scenes that miss that orbit.
         split: ``published`` (scenes 01 to 07 validate, the others train), or ``by-ground``: scenes that share ground
             stay together, 70 : 15 : 15.
+        held_out: of ``by-ground``: share of the scenes for validation, and for the test.
     """
+    shares = fractions(held_out, NAME)
     for name, value, valid in (("orbits", orbits, CHOICES), ("split", split, SPLITS)):
         if value not in valid:
             raise InputError(f"{name} must be one of {', '.join(valid)}, found {value!r}", where=NAME)
@@ -79,13 +82,13 @@ def plan(
         table = {s: "val" if int(s.removeprefix("scene")) in VALIDATION else "train" for s in grids}
         split_of = by_table(sorted(grids), table)
     else:
-        split_of = by_group(ground_keys(grids), FRACTIONS) if grids else {}
+        split_of = by_group(ground_keys(grids), shares) if grids else {}
     parts = []
     for scene, grid in grids.items():
         member = members[scene]
         sources = source_files(folder, (*member["images"].values(), member["label"]))
         parts.append((scene, split_of[scene], grid, None, sources, {**member, "bands": _bands_of(orbits)}))
-    stated = header(orbits, split, is_simulated(folder))
+    stated = header(orbits, split, is_simulated(folder), held_out)
     return make_plan(stated, folder, parts, lambda g: len(raster.tiles(g.height, g.width, CHIP_SIZE)), skipped)
 
 
@@ -243,7 +246,7 @@ def _check(folder: Path, member: dict, scene: str) -> raster.Grid:
     return grid
 
 
-def header(orbits: str, split: str, simulated: bool) -> Header:
+def header(orbits: str, split: str, simulated: bool, held_out: float = 0.15) -> Header:
     """What the manifest states before any pixel is read."""
     short = {"ascending": "asc", "descending": "desc"}
     names = [
@@ -258,8 +261,9 @@ def header(orbits: str, split: str, simulated: bool) -> Header:
     rule = (
         "Scenes 01 to 07 validate, all others train, as the authors split them: there is no further test split."
         if split == "published"
-        else "Scenes that share ground stay together; the groups are dealt 70 : 15 : 15 to train, val and test."
+        else f"Scenes that share ground stay together; the groups are {dealt(held_out)}."
     )
+    own_shares = {} if held_out == 0.15 else {"held_out": held_out}
     return Header(
         name=NAME + ("" if orbits == "both" else f"-{orbits}") + ("-sim" if simulated else ""),
         version="1.0.0" if split == "published" else "2.0.0",
@@ -300,5 +304,5 @@ def header(orbits: str, split: str, simulated: bool) -> Header:
             Array(name="valid", dtype="uint8", shape=(CHIP_SIZE, CHIP_SIZE), role="valid"),
             Array(name="mask", dtype="uint8", shape=(CHIP_SIZE, CHIP_SIZE), role="mask"),
         ),
-        builder=BuilderInfo(name=NAME, version=VERSION, parameters={"orbits": orbits, "split": split}),
+        builder=BuilderInfo(name=NAME, version=VERSION, parameters={"orbits": orbits, "split": split} | own_shares),
     )
