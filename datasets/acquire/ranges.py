@@ -181,6 +181,9 @@ class _Handle(io.RawIOBase):
 
     def read(self, count: int = -1) -> bytes:
         self._file.seek(self._position)
-        data = self._file.read(count)
+        try:
+            data = self._file.read(count)
+        except OSError:  # kept as ``fault``; an exception must not pass through GDAL's callback, a short read may
+            return b""
         self._position += len(data)
         return data
