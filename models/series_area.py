@@ -19,6 +19,7 @@ of the very maps: the shares p(truth | map), user's accuracies, change with the 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -46,8 +47,7 @@ class ErrorRates:
     scenes: int
 
 
-@dataclass(frozen=True)
-class Area:
+class Area(NamedTuple):
     """Estimate and 95 % interval in the unit of the areas given; NaN without an interval."""
 
     value: float
