@@ -54,7 +54,7 @@ def bench_backends(
         out: JSON file for the record.
 
     Raises:
-        InputError: weights that answer with reflectance, or a data set without whole chips of one batch.
+        InputError: weights of reflectance, a classifier without data, or a batch of none.
     """
     if batch < 1:
         raise InputError(f"needs a batch size above 0, found {batch}")
@@ -67,6 +67,8 @@ def bench_backends(
         pretrained, data = subject.pretrained, subject.data
         if pretrained.task_kind == "regression":
             raise InputError("networks of reflectance run in PyTorch alone", where=target)
+        if data is None and pretrained.task_kind == "classification":
+            raise InputError("a classifier of patches needs chips", where=target, hint="give --dataset")
         if data is None:
             data, split = synthetic_dataset(subject, room, chips=chips, size=size), "train"
         runtimes, missing = _runtimes(pretrained, room)
