@@ -22,7 +22,7 @@ class Signer:
     def __init__(self, service: Service, session: requests.Session) -> None:
         self._sign, self._session = service.sign, session
         self._hosts = frozenset(host.lower() for host in service.sign.hosts) if service.sign else frozenset()
-        self._token, self._until = "", datetime.datetime.min.replace(tzinfo=datetime.UTC)
+        self._token, self._until = "", datetime.datetime(1970, 1, 1, tzinfo=datetime.UTC)
         self._lock = threading.Lock()
 
     def __call__(self, url: str) -> str:
