@@ -7,6 +7,7 @@ from tidemark.benchmark.backends import EAGER, bench_backends
 from tidemark.errors import InputError
 
 
+@pytest.mark.slow
 def test_every_runtime_is_timed_and_compared_or_said_to_be_missing(tmp_path, capsys):
     out = tmp_path / "backends.json"
     arguments = {"encoder": "resnet18", "decoder_channels": [8, 4, 4, 4, 4]}
