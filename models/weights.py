@@ -26,7 +26,7 @@ from ..errors import ConfigError, TidemarkError, WeightsError
 from .calibration import Calibration
 from .card import model_card
 from .fetch import CONFIG_NAME, PICKLES, WEIGHTS_NAME, find_weights, pickle_refused
-from .harmonization.meaning import Meaning
+from .harmonization.meaning import Meaning, SigmaScale
 from .registry import ModelSpec, create_model
 
 CARD_NAME = "README.md"
@@ -156,12 +156,26 @@ def save_pretrained(
     )
     check_finite(model.state_dict(), folder / WEIGHTS_NAME)
     save_tensors(model, folder / WEIGHTS_NAME)
-    absent = {key for key in ("calibration", "harmonization") if getattr(config, key) is None}
-    plain = config.model_dump(mode="json", exclude=absent)
+    plain = _plain(config)
     write_atomic(folder / CONFIG_NAME, canonical_json(plain))
     parameters = sum(p.numel() for p in model.parameters())
     write_atomic(folder / CARD_NAME, model_card(plain, card, parameters))
     return sha256_file(folder / WEIGHTS_NAME)
+
+
+def keep_sigma(folder: str | Path, scale: SigmaScale) -> None:
+    """Write into ``config.json`` of a local folder of weights (that of a run works too) how their sigma is scaled.
+
+    Raises:
+        WeightsError: no such folder, weights of another kind, or another number of bands.
+    """
+    path = find_weights(folder, None) / CONFIG_NAME
+    config = _read_config(path)
+    if config.harmonization is None or len(scale.factors) != config.out_channels:
+        raise WeightsError(f"a scale for {len(scale.factors)} bands does not fit these weights", where=path)
+    meaning = config.harmonization.model_copy(update={"sigma": scale})
+    changed = config.model_copy(update={"harmonization": meaning})
+    write_atomic(path, canonical_json(_plain(changed)))
 
 
 def save_tensors(network: torch.nn.Module, path: Path) -> None:
@@ -256,6 +270,11 @@ def _read_config(path: Path) -> WeightsConfig:
         raise WeightsError(describe_validation(error), where=path) from None
     except (ValueError, RecursionError) as error:
         raise WeightsError(f"not valid JSON ({error})", where=path) from None
+
+
+def _plain(config: WeightsConfig) -> dict[str, Any]:
+    absent = {key for key in ("calibration", "harmonization") if getattr(config, key) is None}
+    return config.model_dump(mode="json", exclude=absent)
 
 
 def _read_header(path: Path) -> dict[str, tuple[tuple[int, ...], torch.dtype | str]]:
