@@ -9,15 +9,8 @@ from pathlib import Path
 import numpy as np
 
 from ..datasets import raster
-from ..datasets.builders.alos_dswe import (
-    BILINEAR,
-    CHIP_SIZE,
-    LAYERS,
-    NODATA,
-    PATTERNS,
-    AlosScene,
-    header,
-)
+from ..datasets.alos_dswe_header import CHIP_SIZE, NODATA, header
+from ..datasets.builders.alos_dswe import BILINEAR, LAYERS, PATTERNS, AlosScene
 from ..datasets.mosaic import Mosaic
 from ..datasets.plan import SceneJob
 from ..datasets.products import find

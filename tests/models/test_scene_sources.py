@@ -190,7 +190,7 @@ ALL = ("hh", "hv", "red", "nir", "swir1", "swir2", "dem", "hand")
 
 @pytest.mark.parametrize("despeckle", [None, 0.35])
 def test_an_alos_folder_gives_the_very_pixels_of_the_data_set(alos, despeckle, monkeypatch):
-    monkeypatch.setattr(alos_dswe, "FRACTIONS", {"train": 1.0})  # one granule fills no further split
+    monkeypatch.setattr(alos_dswe, "by_group", lambda keys, *_: dict.fromkeys(keys, "train"))  # one fills no more
     plan = alos_dswe.plan(alos / "full", despeckle=despeckle)
     job = plan.shards[0].scenes[0]
     refs = alos_dswe.index(job)
