@@ -13,6 +13,7 @@ from ..datasets.l8_scene import OpenScene, fill_gaps
 from .tiling import Tiling
 
 MARGIN_PX = 2  # Landsat pixels around a tile, as far as a cubic kernel reaches
+TIE_PX = 1e-6
 
 
 class TileReader:
@@ -34,7 +35,7 @@ class TileReader:
         """First row or column of the image and of the panchromatic band around the tile that begins at ``first``."""
         image, step, origin = self.scene.grid.transform, (4, 0)[axis], (5, 2)[axis]
         place = self.target.transform[origin] + first * self.target.transform[step]
-        start = math.floor((place - image[origin]) / image[step] + 1e-6) - MARGIN_PX
+        start = math.floor((place - image[origin]) / image[step] + TIE_PX) - MARGIN_PX
         if self.scene.pan_grid is None:
             return start, 0
         pan = self.scene.pan_grid.transform
@@ -87,7 +88,8 @@ class TileReader:
 
     def _nearest(self, grid: raster.Grid, rows: tuple[int, int], read) -> np.ndarray:
         scale_x, offset_x, scale_y, offset_y = grid_between(grid.transform, self.target.transform)
-        down = np.floor(scale_y * (np.arange(*rows) + 0.5) + offset_y).astype(int)
-        across = np.floor(scale_x * (np.arange(self.tiling.grid_width) + 0.5) + offset_x).astype(int)
+        # every third centre lies on the edge between two Landsat pixels: it counts to the one south and east
+        down = np.floor(scale_y * (np.arange(*rows) + 0.5) + offset_y + TIE_PX).astype(int)
+        across = np.floor(scale_x * (np.arange(self.tiling.grid_width) + 0.5) + offset_x + TIE_PX).astype(int)
         window = (down[0], across[0], down[-1] - down[0] + 1, across[-1] - across[0] + 1)
         return read(tuple(int(v) for v in window))[down[:, None] - down[0], across - across[0]]

@@ -72,7 +72,7 @@ def predict_landsat(
     if not folders:
         raise InputError("no folder of Landsat-8 products given")
     model = open_model(weights, method, uncertainty, device)
-    tiles = tile or TILE_PX, OVERLAP if overlap is None else overlap, blend
+    tiles = TILE_PX if tile is None else tile, OVERLAP if overlap is None else overlap, blend
     make_tiling(1, 1, *tiles)  # bad numbers end here, not scene by scene
     options = {"consistent": consistent, "mask_clouds": mask_clouds, "batch_size": batch_size}
     scenes = list(scene_products(folders, pan))

@@ -1,0 +1,341 @@
+"""Landsat-8 folders to Sentinel-2's grid: each value at its place, fill and clouds kept, bad scenes named."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+import rasterio
+import torch
+from rasterio.transform import from_origin
+from tidemark.datasets import raster
+from tidemark.datasets.grids import grid_between
+from tidemark.datasets.l8_scene import OpenScene, find_scenes, sentinel2_grid
+from tidemark.datasets.l8s2_products import L8_BANDS
+from tidemark.errors import DeviceError, InputError, PartialResultError, SceneError, StorageError, WeightsError
+from tidemark.models import predict_l8
+from tidemark.models.harmonization.consistency import average
+from tidemark.models.predict_l8 import predict_landsat
+from tidemark.models.reflectance_cog import NODATA, SCALE, beside
+
+DATA = Path(os.environ.get("TIDEMARK_DATA", Path(__file__).parents[3] / "shared" / "data"))
+WEST, NORTH = 300_015.0, 4_900_005.0  # edges of Landsat's pixels: odd multiples of 15 m
+HEIGHT, WIDTH = 40, 34
+CLEAR, CLOUD = 21824, 22280
+GAINS = np.array([0.3, 0.4, 0.5, 1.0, 0.8, 0.6])
+MTL = {"IMAGE_ATTRIBUTES": {"SUN_ELEVATION": "30.0"},
+       "RESCALING": {"REFLECTANCE_MULT_BAND_8": "2.0E-05", "REFLECTANCE_ADD_BAND_8": "-0.1"}}  # fmt: skip
+
+
+def ramp(west, north, step, height, width):
+    """Reflectance that grows to the south and east, at the centres of pixels."""
+    x = west + (np.arange(width) + 0.5) * step - 300_000
+    y = 4_900_020 - (north - (np.arange(height) + 0.5) * step)
+    return 0.1 + 1e-4 * x + 5e-5 * y[:, None]
+
+
+def texture(west, north, step, height, width):
+    rng = np.random.default_rng(3)
+    return rng.uniform(0.05, 0.5, (height, width))
+
+
+def write(path, values, west=WEST, north=NORTH, step=30, crs="EPSG:32631", dtype="uint16", **options):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    profile = {"driver": "GTiff", "count": 1, "height": len(values), "width": values.shape[1], "dtype": dtype,
+               "crs": crs, "transform": from_origin(west, north, step, step)} | options  # fmt: skip
+    with rasterio.open(path, "w", **profile) as file:
+        file.write(values.astype(dtype), 1)
+    return path
+
+
+def add_scene(folder, date="20210705", field=ramp, north=NORTH, crs="EPSG:32631", change=lambda dn, qa: None):
+    """A Level-2 and a Level-1 folder; ``change`` may edit the digital numbers (6, h, w) and the quality bits."""
+    name = f"LC08_L2SP_199030_{date}_20210801_02_T1"
+    seen = field(WEST, NORTH, 30, HEIGHT, WIDTH)
+    dn = np.stack([np.rint((seen * gain + 0.2) / 2.75e-5) for gain in GAINS]).astype(np.uint16)
+    qa = np.full((HEIGHT, WIDTH), CLEAR, np.uint16)
+    change(dn, qa)
+    for band, values in zip(L8_BANDS, dn, strict=True):
+        write(folder / name / f"{name}_{band}.TIF", values, north=north, crs=crs)
+    write(folder / name / f"{name}_QA_PIXEL.TIF", qa, north=north, crs=crs)
+    level1 = name.replace("L2SP", "L1TP")
+    pan = field(WEST + 7.5, NORTH - 7.5, 15, 2 * HEIGHT - 1, 2 * WIDTH - 1)
+    write(folder / level1 / f"{level1}_B8.TIF", np.rint((pan * 0.5 + 0.1) / 2e-5), WEST + 7.5, north - 7.5, 15, crs)
+    (folder / level1 / f"{level1}_MTL.json").write_text(json.dumps(MTL))
+    return folder / name
+
+
+@pytest.fixture(scope="module")
+def source(tmp_path_factory):
+    """One scene of a ramp."""
+    return add_scene(tmp_path_factory.mktemp("l8"))
+
+
+@pytest.fixture(scope="module")
+def mapped(source, tmp_path_factory):
+    out = tmp_path_factory.mktemp("out") / "map.tif"
+    assert predict_landsat([source], out, method="bicubic", tile=48) == [out]
+    return out
+
+
+def read(path):
+    with raster.open_raster(path) as file:
+        return file.read(), tuple(file.transform)[:6], file.crs
+
+
+def grid_ramp(transform, shape):
+    return ramp(transform[2], transform[5], 10, *shape) * GAINS[:, None, None]
+
+
+def test_pixels_lie_on_sentinel_2s_grid_and_inside_the_scene(mapped):
+    values, (a, b, west, d, e, north), crs = read(mapped)
+    assert (a, b, d, e) == (10, 0, 0, -10) and crs.to_epsg() == 32631
+    assert west % 10 == 0 and north % 10 == 0
+    assert (west, north) == (300_020, 4_900_000)  # the first whole pixel inside
+    assert values.shape == (6, (HEIGHT * 30 - 10) // 10, (WIDTH * 30 - 10) // 10)
+
+
+def test_each_value_is_that_of_its_place(mapped):
+    values, transform, _ = read(mapped)
+    inner = np.s_[:, 9:-9, 9:-9]  # a cubic kernel sees no edge there
+    expected = grid_ramp(transform, values.shape[1:])
+    np.testing.assert_allclose((values * SCALE)[inner], expected[inner], atol=7e-5)
+
+
+def test_the_file_says_what_it_holds(mapped):
+    with rasterio.open(mapped) as file:
+        assert file.descriptions == ("blue", "green", "red", "nir", "swir1", "swir2")
+        assert set(file.scales) == {1e-4} and set(file.offsets) == {0.0} and set(file.units) == {"reflectance"}
+        assert file.dtypes == ("int16",) * 6 and file.nodata == NODATA
+        assert file.tags(ns="IMAGE_STRUCTURE")["LAYOUT"] == "COG"
+        tags = file.tags()
+        assert tags["TIDEMARK_SOURCE"].startswith("LC08_L2SP_199030") and tags["TIDEMARK_DATE"] == "2021-07-05"
+        assert file.tags(4)["CENTRAL_WAVELENGTH_UM"] == "0.8647"
+
+
+def test_tiles_leave_no_trace(source, tmp_path):
+    whole, small = tmp_path / "whole.tif", tmp_path / "small.tif"
+    predict_landsat([source], whole, method="bilinear")
+    predict_landsat([source], small, method="bilinear", tile=40, overlap=0.6, batch_size=3)
+    assert np.abs(read(whole)[0].astype(int) - read(small)[0]).max() <= 1
+
+
+def test_fill_and_clouds_are_kept_and_do_not_spread(tmp_path):
+    def change(dn, qa):
+        dn[:, 10:20, 10:20], qa[10:20, 10:20] = 0, 1
+        dn[:, 25:30, 5:9], qa[25:30, 5:9] = 40_000, CLOUD
+
+    out = tmp_path / "map.tif"
+    predict_landsat([add_scene(tmp_path, change=change)], out, method="bicubic", tile=64)
+    values, transform, _ = read(out)
+    quality = read(beside(out, "qa"))[0][0]
+    rows, columns = (np.arange(n) for n in quality.shape)
+    own = np.s_[((rows * 10 + 10) // 30)[:, None], (columns * 10 + 10) // 30]  # 5 m on to the first centre, and 5 to it
+    qa = np.full((HEIGHT, WIDTH), CLEAR)
+    qa[10:20, 10:20], qa[25:30, 5:9] = 1, CLOUD
+    np.testing.assert_array_equal(quality, qa[own])
+    np.testing.assert_array_equal((values == NODATA).all(0), quality == 1)
+    np.testing.assert_array_equal((values == NODATA).any(0), quality == 1)
+    beside_fill = (values != NODATA).all(0) & np.roll(quality == 1, 1, 0)  # the nearest to the south of it
+    expected = grid_ramp(transform, quality.shape)
+    assert beside_fill.any() and np.abs((values * SCALE - expected)[:, beside_fill]).max() < 0.005
+    assert (values[0][quality == CLOUD] > 5000).any()
+    predict_landsat([tmp_path], out, method="bicubic", mask_clouds=True)
+    np.testing.assert_array_equal((read(out)[0] == NODATA).all(0), quality != CLEAR)
+
+
+def test_a_scene_of_fill_alone_gives_nodata_and_asks_no_network(tmp_path, monkeypatch):
+    def change(dn, qa):
+        dn[:], qa[:] = 0, 1
+
+    monkeypatch.setattr(predict_l8, "_predict", lambda *_: pytest.fail("asked"))
+    out = tmp_path / "map.tif"
+    predict_landsat([add_scene(tmp_path, change=change)], out, method="bicubic")
+    assert (read(out)[0] == NODATA).all() and (read(beside(out, "qa"))[0] == 1).all()
+
+
+def test_south_of_the_equator_the_grid_counts_from_the_false_northing(tmp_path):
+    folder = add_scene(tmp_path, north=NORTH - 5_000_010 - 4_000_020)  # Landsat counts on below zero
+    out = tmp_path / "map.tif"
+    predict_landsat([folder], out, method="nearest")
+    _, transform, crs = read(out)
+    assert crs.to_epsg() == 32731 and transform[5] == 10_000_000 + NORTH - 9_000_030 - 5
+
+
+@pytest.mark.parametrize("west", [300_015.0, 300_000.0, 299_994.9, 300_007.5])
+def test_the_grid_holds_only_pixels_that_the_scene_covers(west):
+    wkt = rasterio.CRS.from_epsg(32631).to_wkt()
+    grid, own = sentinel2_grid(raster.Grid(11, 7, (30.0, 0.0, west, 0.0, -30.0, 4_900_005.0), wkt))
+    assert grid.transform == own and own[2] % 10 == 0 and own[5] % 10 == 0
+    assert 0 <= own[2] - west < 10 and 0 <= west + 7 * 30 - (own[2] + grid.width * 10) < 10
+
+
+def test_the_panchromatic_band_is_found_beside_the_product_or_where_it_is_said(source, tmp_path):
+    (scene,) = find_scenes(source)  # the folder of the Level-2 product alone
+    assert {"B8", "MTL"} == set(scene.pan)
+    alone = Path(shutil.copytree(source, tmp_path / source.name))
+    assert find_scenes(alone)[0].pan == {}
+    assert find_scenes(alone, pan=source.parent)[0].pan == scene.pan
+    with pytest.raises(SceneError, match="no panchromatic B8 or MTL.*199030 on 20210705.*--pan"):
+        OpenScene(find_scenes(alone)[0]).__enter__()
+
+
+def test_the_authors_stacks_are_the_same_scene(source, tmp_path):
+    files = {band: next(source.glob(f"*_{band}.TIF")) for band in (*L8_BANDS, "QA_PIXEL")}
+    stack = np.concatenate([read(path)[0] for path in files.values()]).astype(np.float32)
+    path = tmp_path / "L8" / f"{source.name}_SR.tif"
+    path.parent.mkdir()
+    with rasterio.open(path, "w", driver="GTiff", dtype="float32", count=7, height=HEIGHT, width=WIDTH,
+                       crs="EPSG:32631", transform=from_origin(WEST, NORTH, 30, 30)) as file:  # fmt: skip
+        file.write(stack)
+    level1 = source.name.replace("L2SP", "L1TP")
+    for what, suffix in (("B8.TIF", "tif"), ("MTL.json", "json")):
+        shutil.copy(source.parent / level1 / f"{level1}_{what}", tmp_path / f"{level1}.{suffix}")
+    with OpenScene(*find_scenes(tmp_path)) as one, OpenScene(*find_scenes(source)) as two:
+        window = (2, 3, 9, 8)
+        np.testing.assert_array_equal(one.bands(window).image, two.bands(window).image)
+        np.testing.assert_array_equal(one.pan(window).image, two.pan(window).image)
+
+
+def broken(folder, kind):
+    """One file of a scene spoiled; the message must name what is wrong."""
+    red = next(folder.glob("*_SR_B4.TIF"))
+    values = np.full((HEIGHT, WIDTH), 9000)
+    if kind == "corrupt":
+        write(red, np.random.default_rng(0).integers(1, 60_000, (HEIGHT, WIDTH)), compress="deflate")
+        data = bytearray(red.read_bytes())
+        data[-400:-100] = bytes(300)
+        red.write_bytes(data)
+        return "cannot be read"
+    if kind == "vrt":
+        red.write_text('<VRTDataset rasterXSize="34" rasterYSize="40"></VRTDataset>')
+        return "not a GTiff file"
+    if kind == "no crs":
+        for path in folder.iterdir():
+            write(path, values, crs=None)
+        return "no coordinate reference system"
+    if kind == "rotated":
+        for path in folder.iterdir():
+            write(path, values, transform=rasterio.Affine(30, 1, WEST, 1, -30, NORTH))
+        return "rotated"
+    if kind == "polar":
+        for path in folder.iterdir():
+            write(path, values, crs="EPSG:3031")
+        return "not in UTM"
+    if kind == "dtype":
+        write(red, values / 1e4, dtype="int16")
+        return "expected digital numbers"
+    if kind == "off the grid":
+        write(red, values, west=WEST + 30)
+        return "not on the image's grid"
+    red.unlink()
+    return "SR_B4 missing"
+
+
+@pytest.mark.parametrize("kind", ["corrupt", "vrt", "no crs", "rotated", "polar", "dtype", "off the grid", "missing"])
+def test_a_bad_scene_is_named(tmp_path, kind):
+    folder = add_scene(tmp_path)
+    message = broken(folder, kind)
+    out = tmp_path / "map.tif"
+    out.write_bytes(b"before")
+    with pytest.raises(SceneError, match=message) as caught:
+        predict_landsat([folder], out, method="bicubic")
+    assert caught.value.exit_code == 2 and out.read_bytes() == b"before"
+    assert not list(tmp_path.glob("map*tmp*")) and not list(tmp_path.glob("map*draft*"))
+
+
+def test_several_folders_give_what_they_can(source, tmp_path):
+    bad = add_scene(tmp_path / "bad", date="20210721")
+    broken(bad, "missing")
+    out = tmp_path / "maps"
+    with pytest.raises(PartialResultError, match="1 of 3 scenes mapped.*20210721.*SR_B4 missing.*nowhere") as caught:
+        predict_landsat([source, bad, tmp_path / "nowhere"], out, method="nearest")
+    assert caught.value.exit_code == 3
+    assert sorted(p.name for p in out.iterdir()) == [f"{source.name}_10m.tif", f"{source.name}_10m_qa.tif"]
+    with pytest.raises(SceneError, match="SR_B4 missing"):
+        predict_landsat([bad, source], out, method="nearest", strict=True)
+    with pytest.raises(InputError, match="none of 2 scenes"):
+        predict_landsat([bad, tmp_path / "nowhere"], out, method="nearest")
+    with pytest.raises(InputError, match="2 scenes for one file"):
+        predict_landsat([source, bad], tmp_path / "one.tif", method="nearest")
+
+
+@pytest.mark.parametrize(
+    ("options", "error", "message"),
+    [
+        ({}, InputError, "either weights or a method"),
+        ({"method": "cubic"}, InputError, "no method 'cubic'.*bicubic"),
+        ({"method": "bicubic", "uncertainty": True}, InputError, "no uncertainty"),
+        ({"method": "bicubic", "tile": 0}, InputError, "a tile has"),
+        ({"method": "bicubic", "batch_size": 0}, InputError, "batch size"),
+        ({"method": "bicubic", "device": "tpu"}, DeviceError, "no device"),
+        ({"weights": ["nowhere/at/all"]}, WeightsError, "no such folder"),
+    ],
+)
+def test_wrong_options_end_in_a_line(source, tmp_path, options, error, message):
+    with pytest.raises(error, match=message):
+        predict_landsat([source], tmp_path / "map.tif", **options)
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
+def test_a_gpu_that_is_not_there_is_said(source, tmp_path):
+    with pytest.raises(DeviceError, match="a GPU is asked for"):
+        predict_landsat([source], tmp_path / "map.tif", method="bicubic", device="cuda")
+
+
+def test_an_output_that_cannot_be_written_is_said(source, tmp_path):
+    (tmp_path / "file").write_bytes(b"")
+    with pytest.raises(StorageError, match="cannot write"):
+        predict_landsat([source], tmp_path / "file" / "map.tif", method="bicubic")
+
+
+def block_errors(scene, path):
+    """Relative differences of the means over 300 m blocks (10 x 10 Landsat pixels), band by band: (6, blocks)."""
+    with OpenScene(scene, with_pan=False) as opened:
+        grid = opened.grid
+        image, valid = opened.bands((0, 0, grid.height, grid.width))
+    values, transform, _ = read(path)
+    between = torch.from_numpy(grid_between(grid.transform, transform))[None]
+    known = (values != NODATA).all(0)
+    layers = torch.from_numpy(np.concatenate([values * SCALE, known[None]]))[None]
+    means, cover = average(layers, between, (grid.height, grid.width))
+    valid &= (cover[0].numpy() > 0.8) & (means[0, 6].numpy() > 0.999)
+    rows, columns = grid.height // 10, grid.width // 10
+
+    def blocks(pixels):
+        return pixels[..., : rows * 10, : columns * 10].reshape(*pixels.shape[:-2], rows, 10, columns, 10)
+
+    used = blocks(valid)
+    found, given = (
+        (blocks(x) * used).sum((-3, -1)) / used.sum((-3, -1)).clip(1) for x in (means[0, :6].numpy(), image)
+    )
+    return (np.abs(found - given) / given)[:, used.sum((-3, -1)) >= 50]
+
+
+class Brighter(torch.nn.Module):
+    """A network's worst habit: every band too bright, by a tenth and by an offset, with stripes."""
+
+    with_pan, with_sigma, device, tags = True, False, torch.device("cpu"), {"TIDEMARK_MODEL": "brighter"}
+
+    def forward(self, image, pan, grid_image, grid_pan, size):
+        found = predict_l8.open_model([], "bicubic", device="cpu")(image, pan, grid_image, grid_pan, size)[0]
+        return found * 1.1 + 0.02 + 0.05 * torch.sin(torch.arange(size[1]) * 2.1), None
+
+
+def test_block_means_are_held_where_consistency_is_asked_for(tmp_path, monkeypatch):
+    scene = find_scenes(add_scene(tmp_path, field=texture))[0]
+    for consistent in (False, True):
+        predict_l8.map_scene(scene, tmp_path / "map.tif", Brighter(), (64, 0.25, "hann"), consistent=consistent)
+        worst = block_errors(scene, tmp_path / "map.tif").max()
+        assert worst < 0.01 if consistent else worst > 0.1
+
+
+@pytest.mark.skipif(not (DATA / "landsat8-pan").exists(), reason=f"no landsat8-pan in {DATA}")
+def test_block_means_of_real_scenes_are_held(tmp_path):
+    scene = find_scenes(DATA / "landsat8-pan")[2]  # that with clouds
+    predict_l8.map_scene(scene, tmp_path / "map.tif", Brighter(), (256, 0.25, "hann"), consistent=True)
+    assert block_errors(scene, tmp_path / "map.tif").max() < 0.01
