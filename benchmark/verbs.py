@@ -80,6 +80,27 @@ def series(
 
 
 @app.command()
+def downstream(
+    out: Annotated[Path, typer.Option(help="Folder for simulated products, maps and tables.")],
+    weights: Annotated[
+        list[str] | None,
+        typer.Option(help="LABEL=RUN of a harmonization, or LABEL=RUN,RUN to average; may be repeated."),
+    ] = None,
+    train: Annotated[int, typer.Option(min=1, max=20, help="Locations that the parcel networks learn from.")] = 8,
+    test: Annotated[int, typer.Option(min=1, max=40, help="Locations that are scored.")] = 12,
+    steps: Annotated[int, typer.Option(min=1, max=100_000, help="Training steps of a parcel network.")] = 500,
+    seed: Annotated[int, typer.Option(min=0, help="Of the simulated ground.")] = 77,
+) -> None:
+    """NDVI over both sensors, and parcels found in harmonized Landsat-8, on simulated farmland: three tables."""
+    from .downstream import Settings
+    from .downstream_run import downstream as make_tables
+
+    tables = make_tables(out, weights or [], Settings(seed=seed, train=train, test=test, steps=steps))
+    print(tables.read_text(), end="")
+    print(tables)
+
+
+@app.command()
 def reproduce(
     table: Annotated[str, typer.Argument(help="A table of configs/tables, such as ombria.")],
     profile: Annotated[str, typer.Option(help="cpu or full.")] = "cpu",
