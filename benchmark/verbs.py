@@ -84,7 +84,7 @@ def downstream(
     out: Annotated[Path, typer.Option(help="Folder for simulated products, maps and tables.")],
     weights: Annotated[
         list[str] | None,
-        typer.Option(help="LABEL=RUN of a harmonization, or LABEL=RUN,RUN to average; may be repeated."),
+        typer.Option(help="LABEL=RUN of a harmonization; LABEL=RUN,RUN averages; repeat."),
     ] = None,
     train: Annotated[int, typer.Option(min=1, max=20, help="Locations that the parcel networks learn from.")] = 8,
     test: Annotated[int, typer.Option(min=1, max=40, help="Locations that are scored.")] = 12,
