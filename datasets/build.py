@@ -115,7 +115,7 @@ def build(
             shutil.rmtree(folder / JOURNAL, ignore_errors=True)
             _require_same(load_manifest(folder), plan, codec, folder)
             return folder
-        requests = _requests(plan, builder, folder, codec)
+        requests = shard_requests(plan, builder, folder, codec)
         wanted = requests[part[0] :: part[1]] if part else requests
         if merge and (missing := [q["key"] for q in wanted if adopted(q) is None]):
             raise PartialResultError(
@@ -220,7 +220,8 @@ def _require_same(manifest: Manifest, plan: Plan, codec: str, folder: Path) -> N
             raise FormatError(f"expected {entry.bytes} bytes, found {found}", where=folder / entry.path, hint="rebuild")
 
 
-def _requests(plan: Plan, builder: str, folder: Path, codec: str) -> list[dict]:
+def shard_requests(plan: Plan, builder: str, folder: Path, codec: str = "blosc") -> list[dict]:
+    """What the workers need, a shard each, as JSON values in the order of splits and keys; ``folder``: the version."""
     numbers = {scene.id: number for number, scene in enumerate(plan.scenes)}
     sources = {scene.id: scene.model_dump(mode="json") for scene in plan.scenes}
     header = plan.header.model_dump(mode="json")

@@ -70,8 +70,16 @@ def pair_fault(cloud: float, counts: np.ndarray) -> str | None:
         cloud: share of cloud of its tiles.
         counts: int64 (256,), its codes inside the SAR footprint.
     """
-    if not cloud < MAX_CLOUD:
-        return f"{cloud:.0%} cloud, it must be below {MAX_CLOUD:.0%}"
+    return cloud_fault(cloud) or cover_fault(counts)
+
+
+def cloud_fault(cloud: float) -> str | None:
+    """The part of ``pair_fault`` that the tiles alone decide."""
+    return None if cloud < MAX_CLOUD else f"{cloud:.0%} cloud, it must be below {MAX_CLOUD:.0%}"
+
+
+def cover_fault(counts: np.ndarray) -> str | None:
+    """The part of ``pair_fault`` that the SAR footprint decides."""
     if not counts.sum():
         return "the SAR image has no data"
     valid, water = footprint_shares(counts)

@@ -124,7 +124,9 @@ def _neighbours(at: np.ndarray, n: int) -> tuple[np.ndarray, np.ndarray]:
 
 def psnr(one: np.ndarray, two: np.ndarray, valid: np.ndarray) -> float:
     """Peak signal-to-noise ratio in dB of reflectances (C, H, W), data range 1, where valid."""
-    error = float(np.mean((one - two)[:, valid] ** 2, dtype=np.float64))
+    difference = one - two
+    seen = difference if valid.all() else difference[:, valid]
+    error = float(np.mean(seen * seen, dtype=np.float64))
     return math.inf if error == 0 else -10 * math.log10(error)
 
 
@@ -143,13 +145,16 @@ def alike(one: np.ndarray, two: np.ndarray, valid: np.ndarray, above_psnr: float
 
 
 def _ssim(one: np.ndarray, two: np.ndarray, valid: np.ndarray, blur: Callable[[np.ndarray], np.ndarray]) -> float:
-    c1, c2 = 0.01**2, 0.03**2
-    total = 0.0
+    c1, c2, whole = 0.01**2, 0.03**2, valid.all()
+    total, maps = 0.0, np.empty((4, *valid.shape), one.dtype)
     for x, y in zip(one, two, strict=True):
-        mx, my, xx, yy, xy = blur(np.stack([x, y, x * x, y * y, x * y]))
-        luminance = (2 * mx * my + c1) / (mx * mx + my * my + c1)
-        structure = (2 * (xy - mx * my) + c2) / (xx - mx * mx + yy - my * my + c2)
-        total += float((luminance * structure)[valid].mean(dtype=np.float64))
+        maps[0], maps[1], maps[2] = x, y, x * x
+        maps[2] += y * y
+        np.multiply(x, y, out=maps[3])
+        mx, my, squares, xy = blur(maps)
+        means, product = mx * mx + my * my, 2 * mx * my
+        similar = (product + c1) * (2 * xy - product + c2) / ((means + c1) * (squares - means + c2))
+        total += float((similar if whole else similar[valid]).mean(dtype=np.float64))
     return total / len(one)
 
 

@@ -23,7 +23,7 @@ from ...errors import InputError, SceneError
 from .. import raster
 from ..alos_dswe_header import CHIP_SIZE, MIN_LABELLED, NAME, NODATA, header
 from ..alos_dswe_header import VERSION as VERSION
-from ..dswe import FILL, MAX_DAYS, code_counts, nearest_first, pair_fault, share_of_cloud, water_labels
+from ..dswe import FILL, MAX_DAYS, cloud_fault, code_counts, cover_fault, nearest_first, share_of_cloud, water_labels
 from ..labelled import IGNORE, relative_error
 from ..mosaic import Mosaic, overlap
 from ..plan import ChipRef, Plan, SceneJob
@@ -114,23 +114,31 @@ def plan(source: Path, *, despeckle: float | None = None, held_out: float = 0.15
 
 
 def index(job: SceneJob) -> list[ChipRef]:
-    """The chips with SAR whose label is known for a tenth, by the DSWE tiles of the nearest date that will do."""
+    """The windows of the scene, with the DSWE tiles of the nearest date that will do.
+
+    A single date that is clear enough is taken unread: whether it will do in the SAR footprint shows when it is read.
+    """
+    faults = []
     with AlosScene(job) as scene:
-        footprint = scene.footprint()
-        faults = []
+        footprint = scene.footprint() if len(job.payload["dswe"]) > 1 else None
         for tiles in job.payload["dswe"]:
-            codes = scene.codes(tiles)
-            fault = pair_fault(share_of_cloud([scene.folder / t for t in tiles]), code_counts(codes, footprint))
+            fault = cloud_fault(share_of_cloud([scene.folder / t for t in tiles]))
+            if fault is None and footprint is not None:
+                fault = cover_fault(code_counts(scene.codes(tiles), footprint))
             if fault is None:
-                return scene.chips(codes, footprint)
-            faults.append(f"{Path(tiles[0]).name[:23]}: {fault}")
-    raise SceneError(f"no DSWE within {MAX_DAYS} day will do ({'; '.join(faults)})", where=job.id)
+                return [scene.chip(window, tiles) for window in scene.windows]
+            faults.append((tiles, fault))
+    raise _no_pair(job, faults)
 
 
 def read(job: SceneJob, refs: Sequence[ChipRef]) -> Iterator[dict[str, np.ndarray] | None]:
-    """``image`` float32 (8, 512, 512) and ``mask`` uint8 (512, 512), 255 = ignore; None where the composite has gaps
-    that leave less than a tenth of the labels."""
+    """``image`` float32 (8, 512, 512) and ``mask`` uint8 (512, 512), 255 = ignore.
+
+    None where less than a tenth has a label and data. Raises SceneError when DSWE does not fit the SAR footprint.
+    """
+    tiles, counts = refs[0].payload["dswe"], np.zeros(256, np.int64)
     with AlosScene(job) as scene, ExitStack() as stack:
+        dswe = stack.enter_context(Mosaic([scene.folder / t for t in tiles], scene.grid, nodata=FILL))
         gfc = stack.enter_context(scene.continuous("gfc", (1, 2, 3, 4), 0))
         hand = stack.enter_context(scene.continuous("hand", (1,), np.nan))
         dem = stack.enter_context(Mosaic([scene.folder / job.payload["layers"]["dem"]], scene.grid, **BILINEAR))
@@ -139,14 +147,23 @@ def read(job: SceneJob, refs: Sequence[ChipRef]) -> Iterator[dict[str, np.ndarra
             window = (row, 0, CHIP_SIZE, scene.width)
             image[:2], image[2:6] = scene.sar(window), gfc.read(window)
             image[6:7], image[7:] = dem.read(window), hand.read(window)
+            codes = dswe.read(window)[0]
+            counts += code_counts(codes, (image[:2] != NODATA).all(0))
             if job.payload["despeckle"] is not None:
                 image[:2] = scene.smooth(window, image[:2], job.payload["despeckle"])
             for ref in (r for r in refs if r.window[0] == row):
-                chip = image[:, :, ref.window[1] : ref.window[1] + CHIP_SIZE].copy()
+                columns = slice(ref.window[1], ref.window[1] + CHIP_SIZE)
+                chip, mask = image[:, :, columns].copy(), water_labels(codes[:, columns])
                 chip[2:][~np.isfinite(chip[2:])] = NODATA
-                mask = water_labels(ref.payload["codes"])
                 mask[(chip[:6] == NODATA).any(0)] = IGNORE
                 yield {"image": chip, "mask": mask} if (mask != IGNORE).mean() >= MIN_LABELLED else None
+    if fault := cover_fault(counts):
+        raise _no_pair(job, [(tiles, fault)])
+
+
+def _no_pair(job: SceneJob, faults: list[tuple[list[str], str]]) -> SceneError:
+    words = "; ".join(f"{Path(tiles[0]).name[:23]}: {fault}" for tiles, fault in faults)
+    return SceneError(f"no DSWE within {MAX_DAYS} day will do ({words})", where=job.id)
 
 
 BILINEAR = {"resampling": "bilinear", "dtype": "float32", "nodata": NODATA, "source_nodata": -32768}
@@ -169,6 +186,7 @@ class AlosScene:
             self._stack = stack.pop_all()
         self.width = -(-self.grid.width // CHIP_SIZE) * CHIP_SIZE
         self.rows = range(0, self.grid.height, CHIP_SIZE)
+        self.windows = raster.tiles(self.grid.height, self.grid.width, CHIP_SIZE)
         return self
 
     def __exit__(self, kind, error, traceback) -> None:
@@ -199,15 +217,10 @@ class AlosScene:
         with Mosaic([self.folder / t for t in tiles], self.grid, nodata=FILL) as dswe:
             return np.concatenate([dswe.read((row, 0, CHIP_SIZE, self.width))[0] for row in self.rows])
 
-    def chips(self, codes: np.ndarray, footprint: np.ndarray) -> list[ChipRef]:
-        """The chips of which a tenth has a label and SAR, row by row, each with its DSWE codes."""
-        refs = []
-        for window in ((r, c, CHIP_SIZE, CHIP_SIZE) for r in self.rows for c in range(0, self.width, CHIP_SIZE)):
-            here = np.s_[window[0] : window[0] + CHIP_SIZE, window[1] : window[1] + CHIP_SIZE]
-            if ((water_labels(codes[here]) != IGNORE) & footprint[here]).mean() >= MIN_LABELLED:
-                name, transform = f"{self.id}_{window[0]}_{window[1]}", self.grid.window_transform(window)
-                refs.append(ChipRef(name, window, transform, payload={"codes": codes[here]}))
-        return refs
+    def chip(self, window: raster.PixelWindow, tiles: list[str]) -> ChipRef:
+        """The chip of a window with the DSWE tiles that label it."""
+        name = f"{self.id}_{window[0]}_{window[1]}"
+        return ChipRef(name, window, self.grid.window_transform(window), payload={"dswe": tiles})
 
     def smooth(self, window: raster.PixelWindow, image: np.ndarray, weight: float) -> np.ndarray:
         """HH and HV in dB after total-variation smoothing, seen with a margin so that strips meet without a seam."""

@@ -182,9 +182,10 @@ class Pair:
 
     def _load(self, row: int) -> None:
         """Read the Sentinel-2 strip of 256 rows that begins at ``row``."""
-        width, baseline, bands = self.grid.width, int(self.payload["s2"]["baseline"]), []
+        *_, (_, column, _, _) = windows(self.grid.height, self.grid.width)
+        width, baseline, bands = column + CHIP_SIZE, int(self.payload["s2"]["baseline"]), []
         for band in S2_BANDS:
-            if self._s2[band].width == width:
+            if self._s2[band].width == self.grid.width:
                 values = raster.read_window(self._s2[band], (row, 0, CHIP_SIZE, width), (1,), optical.S2_FILL)
             else:
                 around = (row // 2 - 1, -1, CHIP_SIZE // 2 + 2, width // 2 + 2)
