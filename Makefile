@@ -32,11 +32,14 @@ endif
 demo: install
 	sh configs/demo/run.sh $(BIN)/tidemark $(DEMO)
 
+## One process per core, each with one thread; files stay whole, so that what they share is made once.
+PYTEST := OMP_NUM_THREADS=1 $(BIN)/pytest -q -n auto --maxprocesses 4 --dist loadfile
+
 test: install
-	$(BIN)/pytest -q -m "not slow"
+	$(PYTEST) -m "not slow"
 
 test-slow: install
-	$(BIN)/pytest -q -m slow
+	$(PYTEST) -m slow
 
 lint: install
 	$(BIN)/ruff check .
