@@ -21,6 +21,7 @@ from .spec import Header, Scene, SkippedScene, SourceFile
 from .splits import connected_groups
 
 SIMULATED = "simulation.json"  # a source that holds it was made by ``tidemark simulate``
+ACQUIRED = "acquired.json"  # what ``tidemark acquire`` fetched
 SIDECARS = {".shp": (".shx", ".dbf", ".prj")}
 FRACTIONS = {"train": 0.7, "val": 0.15, "test": 0.15}
 MAX_TEXT_BYTES = 8 << 20
@@ -126,7 +127,7 @@ def make_plan(
     windows_of,
     skipped: Iterable[SkippedScene],
 ) -> Plan:
-    """A plan of one job a scene, grouped into shards.
+    """A plan of one job a scene, grouped into shards; the provenance cites what ``tidemark acquire`` wrote down.
 
     Args:
         header: the data set.
@@ -135,6 +136,13 @@ def make_plan(
         windows_of: number of chips that a grid may give, which decides the grouping.
         skipped: scenes that cannot be used.
     """
+    if (folder / ACQUIRED).is_file():
+        from .acquire.ledger import provenance  # an HTTP client comes with it
+
+        header = header.model_copy(update={"provenance": header.provenance + provenance(folder)})
+    from .acquire.ledger import provenance
+
+    header = header.model_copy(update={"provenance": header.provenance + provenance(folder)})
     scenes, jobs, sizes = [], [], {}
     chip_bytes = sum(a.chip_bytes for a in header.arrays)
     for scene_id, split, grid, date, sources, payload in parts:
