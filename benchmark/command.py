@@ -86,3 +86,31 @@ def import_command(
 
     run = import_predictions(paths, dataset, split, out, probabilities=probabilities, **options)
     print(f"{run}; next: tidemark evaluate {run} --split {split}")
+
+
+def uncertainty_command(runs: list[Path], method: str, out: Path | None, beside: list[Path], options: dict) -> None:
+    """Calibrate and measure an uncertainty, or draw measurements side by side; print the figures; see ``interval_run``.
+
+    Raises:
+        InputError: no run, no method, or neither a run nor measurements.
+    """
+    import rich
+
+    from ..errors import InputError
+    from .interval_figure import draw
+    from .interval_record import read_record, uncertainty_table
+    from .interval_run import measure_uncertainty
+
+    records = [read_record(path) for path in beside]
+    if runs and not method:
+        raise InputError("which method?", where="--method", hint="gaussian, mc-dropout or ensemble")
+    if runs:
+        records.insert(0, measure_uncertainty(runs, method, out, **options))
+    elif not records or out is None:
+        raise InputError("which run?", hint="tidemark uncertainty RUN… --method M, or --beside MEASURED… --out FOLDER")
+    if beside:
+        folder = out or runs[0] / f"uncertainty-{method}"
+        folder.mkdir(parents=True, exist_ok=True)
+        draw(records, folder / "uncertainty.png")
+    rich.print(uncertainty_table(records))
+    print(out or runs[0] / f"uncertainty-{method}")

@@ -35,6 +35,28 @@ def evaluate(
             print(png)
 
 
+@app.command()
+def uncertainty(
+    runs: Annotated[list[Path] | None, typer.Argument(help="A harmonization's run; several for an ensemble.")] = None,
+    method: Annotated[str, typer.Option(help="gaussian, mc-dropout or ensemble.")] = "",
+    split: Annotated[str, typer.Option(help="Split to measure coverage on.")] = "test",
+    calibrate: Annotated[str, typer.Option(help="Split to calibrate on.")] = "val",
+    dataset: Annotated[Path | None, typer.Option(help="The data's folder; by default where the run says.")] = None,
+    passes: Annotated[int | None, typer.Option(help="Passes of mc-dropout; 20 by default.")] = None,
+    out: Annotated[Path | None, typer.Option(help="Folder for uncertainty.json and uncertainty.png.")] = None,
+    beside: Annotated[list[Path] | None, typer.Option(help="uncertainty.json to draw beside; may be repeated.")] = None,
+    batch: Annotated[int, typer.Option(min=1, help="Chips per step.")] = 4,
+    device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
+    keep: Annotated[bool, typer.Option(help="Write the factors into the weights' config.json.")] = True,
+) -> None:
+    """Calibrate a harmonization's standard deviation: coverage, sharpness, reliability before and after."""
+    from .command import uncertainty_command
+
+    options = {"split": split, "calibrate": calibrate, "dataset": dataset, "passes": passes}
+    options |= {"batch_size": batch, "device": device, "keep": keep}
+    uncertainty_command(runs or [], method, out, beside or [], options)
+
+
 @app.command("import-predictions")
 def import_predictions(
     paths: Annotated[list[Path], typer.Argument(help="GeoTIFF, .npy or .npz files, or folders of them.")],
