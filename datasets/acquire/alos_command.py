@@ -101,9 +101,8 @@ def acquire_alos_dswe(
         todo, absent = _with_sizes(ledger.missing([*own, *ancillary]), session, jobs)
         here = len(own) + len(ancillary) - len(todo) - len(absent)
         size = sum(item.bytes or 0 for item in todo)
-        print(
-            f"{len(todo)} files to fetch, {report.human_bytes(size)}; {here} are here; {len(absent)} tiles do not exist"
-        )
+        absence = f", {len(absent)} tiles do not exist (sea)" if absent else ""
+        print(f"{len(todo)} files to fetch, {report.human_bytes(size)}; {here} are here{absence}")
         if dry_run:
             for item in todo:
                 print(f"{report.human_bytes(item.bytes) if item.bytes is not None else 'unknown':>12}  {item.path}")

@@ -18,12 +18,12 @@ from pydantic import Field, ValidationError
 
 from ...errors import BusyError, FormatError, StorageError
 from ..files import sha256_file, write_atomic
+from ..products import ACQUIRED as NAME
 from ..spec import SafePath, Strict
 from .hosts import without_query
 from .items import Fetched, Item
 from .transfer import file_digests
 
-NAME = "acquired.json"
 MAX_BYTES = 64 << 20
 Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 
