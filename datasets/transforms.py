@@ -272,7 +272,7 @@ class Preprocess(nn.Module):
         # float32 holds 16-bit integers exactly, not 32-bit ones.
         wide = torch.float64 if image.dtype.itemsize >= 4 and image.dtype != torch.float32 else torch.float32
         stored = torch.stack([image[:, i].to(wide) for i in self._used], 1)
-        good = torch.isfinite(stored)
+        good = torch.isfinite(stored) if image.is_floating_point() else torch.ones_like(stored, dtype=torch.bool)
         for k, i in enumerate(self._used):
             if self.bands[i].nodata is not None:
                 good[:, k] &= stored[:, k] != self.bands[i].nodata

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import time
+
 import numpy as np
 import pytest
+import rasterio
 import torch
 from tidemark.benchmark import subject
 from tidemark.models.inference import open_inference
@@ -11,6 +14,7 @@ from tidemark.models.predict import predict_scene
 from tidemark.models.weights import from_pretrained
 
 TILE, SCENE_PX, BATCH = 64, 192, 4
+SHARE_PX, SHARE_LIMIT = 1024, 0.08  # rows and columns; what is aimed at
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -74,3 +78,28 @@ def test_end_to_end_against_the_network(compare, unet, tmp_path):
     loader, predict = open_inference(unet.pretrained, folder, "train", device="cpu", batch_size=BATCH)
     network = forward(unet.pretrained.model, BATCH, TILE)
     compare("predict: chips end to end / network", lambda: float(sum(len(predict(b)) for b in loader)), network)
+
+
+def test_what_a_scene_costs_beyond_its_network(benchmark, tmp_path):
+    """GeoTIFF to GeoTIFF with the ResNet-18 U-Net: processor time of everything else over the network's own."""
+    pretrained = subject.find_subject("unet", tmp_path, channels=4, arguments={}).pretrained
+    scene = np.random.default_rng(0).integers(100, 5000, (4, SHARE_PX, SHARE_PX), dtype=np.uint16)
+    profile = {"driver": "GTiff", "count": 4, "height": SHARE_PX, "width": SHARE_PX, "dtype": "uint16", "tiled": True,
+               "compress": "deflate", "crs": "EPSG:32622", "transform": rasterio.Affine.scale(10, -10)}  # fmt: skip
+    with rasterio.open(tmp_path / "scene.tif", "w", **profile) as file:
+        file.write(scene)
+    spent, started = [0.0], [0.0]
+    before = pretrained.model.register_forward_pre_hook(lambda *_: started.__setitem__(0, time.process_time()))
+    after = pretrained.model.register_forward_hook(
+        lambda *_: spent.__setitem__(0, spent[0] + time.process_time() - started[0])
+    )
+    predict_scene(scene[:, :256, :256], pretrained, device="cpu")
+    spent[0] = 0.0
+    whole = time.process_time()
+    benchmark.pedantic(lambda: predict_scene(tmp_path / "scene.tif", pretrained, tmp_path / "map.tif", device="cpu"))
+    share = (time.process_time() - whole) / spent[0] - 1
+    before.remove()
+    after.remove()
+    benchmark.extra_info["share_beyond_network"] = share
+    print(f"tiles, blending, reading, writing: {share:.1%} of the network's own time")
+    assert 0 < share < 2 * SHARE_LIMIT, "a gross loss"
