@@ -21,6 +21,19 @@ settings.register_profile("explore", max_examples=1000, deadline=None)
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "repeatable"))
 
 BUILDER = "tidemark_test_builder"
+
+
+def pytest_addoption(parser):
+    parser.addoption("--live", action="store_true", help="Run the tests that ask the real archives.")
+
+
+def pytest_collection_modifyitems(config, items):
+    if not config.getoption("--live"):
+        for item in items:
+            if item.get_closest_marker("live"):
+                item.add_marker(pytest.mark.skip(reason="asks the real archives; --live runs it"))
+
+
 COLORS = ("#d9cfa6", "#1f6fb4", "#e8eef2", "#7b4fa3")
 
 
@@ -52,7 +65,8 @@ def tiny_dataset(tmp_path_factory) -> Callable:
     number, or one per split), ``shape`` and ``dtype`` of the image, ``bands`` (of the manifest), ``classes`` (a
     number), ``arrays`` (all that are declared, instead of image and label), ``contexts`` and ``valid``
     (further arrays like the image; a mask that ``make`` fills), ``placed`` (with CRS, bounds and
-    transforms) and ``make(rng, header) -> arrays``, by default ``water_chip``. Chips of less than 64 KiB are stored
+    transforms), ``grids`` (of arrays with one of their own: name, pixel in metres and how far north-west of the chip it
+    begins) and ``make(rng, header) -> arrays``, by default ``water_chip``. Chips of less than 64 KiB are stored
     contiguously whatever the codec. Data sets are shared between tests: copy one before breaking it.
     """
     done: dict[str, object] = {}
@@ -72,9 +86,10 @@ def tiny_dataset(tmp_path_factory) -> Callable:
         placed: bool = True,
         contexts: tuple[str, ...] = (),
         valid: bool = False,
+        grids: tuple[tuple[str, float, float], ...] = (),
         make: Callable[[np.random.Generator, Header], dict[str, np.ndarray]] = water_chip,
     ):
-        key = repr((name, version, codec, kind, chips, shape, dtype, bands, classes, arrays, placed, make))
+        key = repr((name, version, codec, kind, chips, shape, dtype, bands, classes, arrays, placed, grids, make))
         if key in done:
             return done[key]
         if bands is None:
@@ -112,7 +127,7 @@ def tiny_dataset(tmp_path_factory) -> Callable:
                 scene = f"{split}-{number}"
                 crs, bounds = ("EPSG:32622", (-51.0, 64.0, -50.0, 65.0)) if placed else (None, None)
                 scenes.append(Scene(id=scene, split=split, crs=crs, bounds=bounds))
-                job = SceneJob(scene, split, {"chips": count, "placed": placed, "seed": len(scenes)})
+                job = SceneJob(scene, split, {"chips": count, "placed": placed, "seed": len(scenes), "grids": grids})
                 shards.append(ShardJob(scene, split, (job,)))
         plan = Plan(header, tuple(scenes), tuple(shards))
         builder = ModuleType(BUILDER)
@@ -133,5 +148,6 @@ def _index(job: SceneJob) -> list[ChipRef]:
     refs = []
     for i in range(job.payload["chips"]):
         transform = (10.0, 0.0, 500000.0 + 1280 * i, 0.0, -10.0, 7200000.0) if job.payload["placed"] else None
-        refs.append(ChipRef(f"{job.id}-{i:03d}", (0, 128 * i, 128, 128), transform))
+        own = {n: (p, 0.0, transform[2] - d, 0.0, -p, transform[5] + d) for n, p, d in job.payload["grids"]}
+        refs.append(ChipRef(f"{job.id}-{i:03d}", (0, 128 * i, 128, 128), transform, own))
     return refs
