@@ -10,6 +10,7 @@ from urllib3 import exceptions as urllib3_errors
 
 from ...errors import ArchiveError, TidemarkError
 from .hosts import Services, origin, without_query
+from .login import form_of, sign_in
 from .session import MAX_REDIRECTS, GuardedAdapter
 
 MAX_ANSWER_BYTES = 64 << 20
@@ -30,16 +31,28 @@ def request(
         ArchiveError: it could not be sent, or it is refused; one line that names the host.
         InputError: the URL, or a redirect, leads to a host that is not on the list.
     """
-    try:
-        answer = session.request(method, url, stream=True, **options)
-    except TidemarkError:
-        raise
-    except (requests.RequestException, urllib3_errors.HTTPError) as error:
-        raise connection_error(error, url) from None
+    adapter = session.get_adapter(url) if url.startswith(("http://", "https://")) else None
+    before = adapter.logins if isinstance(adapter, GuardedAdapter) else 0
+    answer = _send(session, method, url, options)
+    if isinstance(adapter, GuardedAdapter) and (login := form_of(adapter.services, url, answer.url)):
+        with answer, adapter.lock:
+            if adapter.logins == before:  # else another thread has just signed in
+                sign_in(session, login, answer)
+                adapter.logins += 1
+        answer = _send(session, method, url, options)
     if not answer.ok and answer.status_code not in also:
         answer.close()
         raise status_error(answer, session.get_adapter(answer.url))
     return answer
+
+
+def _send(session: requests.Session, method: str, url: str, options: dict[str, Any]) -> requests.Response:
+    try:
+        return session.request(method, url, stream=True, **options)
+    except TidemarkError:
+        raise
+    except (requests.RequestException, urllib3_errors.HTTPError) as error:
+        raise connection_error(error, url) from None
 
 
 def fetch_bytes(

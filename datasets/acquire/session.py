@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import netrc
 import os
+import threading
 from base64 import b64encode
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,7 +20,7 @@ from urllib3.util.retry import Retry
 
 from ... import __version__
 from ...errors import ConfigError
-from .hosts import Services, origin
+from .hosts import Login, Services, origin
 
 TRANSIENT = (408, 425, 429, 500, 502, 503, 504)
 MAX_REDIRECTS = 10
@@ -53,6 +54,7 @@ class GuardedAdapter(HTTPAdapter):
 
     def __init__(self, services: Services, patience: Patience) -> None:
         self.services, self.patience = services, patience
+        self.logins, self.lock = 0, threading.Lock()  # through forms; one thread at a time
         self._plain = {origin(s.url) for s in services.services.values() if s.url.startswith("http://")}
         super().__init__(
             pool_maxsize=32,
@@ -90,8 +92,9 @@ def open_session(services: Services, patience: Patience | None = None) -> reques
 def guard(session: requests.Session, services: Services, patience: Patience | None = None) -> requests.Session:
     """Put the rules under any session of ``requests``, such as one that a client library made."""
     session.adapters.clear()
+    adapter = GuardedAdapter(services, patience or Patience())
     for scheme in ("https://", "http://"):
-        session.mount(scheme, GuardedAdapter(services, patience or Patience()))
+        session.mount(scheme, adapter)
     session.max_redirects = MAX_REDIRECTS
     return session
 
@@ -105,12 +108,16 @@ def authorization(services: Services, host: str) -> str | None:
         if host in login.hosts and (token := os.environ.get(login.token or "")):
             return f"Bearer {_header_safe(token, login.token)}"
         if login.way == "basic" and host == origin(login.url):
-            user, password = os.environ.get(login.username or ""), os.environ.get(login.password or "")
-            if not (user and password):
-                user, password = _from_netrc(host)
+            user, password = credentials(login)
             if user and password:
                 return f"Basic {b64encode(f'{user}:{password}'.encode()).decode()}"
     return None
+
+
+def credentials(login: Login) -> tuple[str | None, str | None]:
+    """Name and password from the environment or, both missing there, from ``.netrc``. Raises ConfigError."""
+    user, password = os.environ.get(login.username or ""), os.environ.get(login.password or "")
+    return (user, password) if user and password else from_netrc(origin(login.url))
 
 
 def _header_safe(token: str, name: str) -> str:
@@ -120,7 +127,7 @@ def _header_safe(token: str, name: str) -> str:
     return token
 
 
-def _from_netrc(host: str) -> tuple[str | None, str | None]:
+def from_netrc(host: str) -> tuple[str | None, str | None]:
     path = Path(os.environ.get("NETRC") or Path.home() / ".netrc")
     if not path.is_file():
         return None, None
