@@ -17,7 +17,7 @@ from tidemark.datasets.simulate.alos_dswe import simulate_alos_dswe
 from tidemark.datasets.simulate.polar import simulate_polar_ice
 from tidemark.datasets.spec import ICE_CLASSES, WATER_CLASSES, Band
 from tidemark.datasets.transforms import Preprocess
-from tidemark.errors import InputError, PartialResultError, SceneError, WeightsError
+from tidemark.errors import DeviceError, InputError, PartialResultError, SceneError, WeightsError
 from tidemark.models import registry
 from tidemark.models.predict import predict_scene, probability_path
 from tidemark.models.registry import ModelSpec
@@ -226,6 +226,37 @@ def test_smoothed_weights_ask_for_the_smoothing(alos, tmp_path):
         predict_scene(alos / "sar", smoothed, tmp_path / "o.tif")
 
 
+def granule(folder, name, hh=None, hv=None, **profile):
+    power = np.random.default_rng(0).random((1, 40, 50)).astype(np.float32) + 0.01
+    own = folder / f"{name}_RT1"
+    write(own / f"{name}_RT1_HH.tif", power if hh is None else hh, **profile)
+    write(own / f"{name}_RT1_HV.tif", power if hv is None else hv, **(profile if hv is None else {}))
+    return own
+
+
+def test_granules_that_cannot_be_used_are_named_and_the_others_mapped(tmp_path, capsys):
+    """Row 15: no CRS, a rotated grid, HV on another grid, integers for floats, a truncated file, HV missing."""
+    source, sar = tmp_path / "alos", alos_weights(("hh", "hv"))
+    granule(source, "AP_00001_FBD_F0001")
+    granule(source, "AP_00002_FBD_F0001", crs=None)
+    granule(source, "AP_00003_FBD_F0001", transform=rasterio.Affine(9, 4, 5e5, 4, -9, 3.9e6))
+    granule(source, "AP_00004_FBD_F0001", hv=np.ones((1, 40, 51), np.float32))
+    granule(source, "AP_00005_FBD_F0001", hh=np.ones((1, 40, 50), np.uint16))
+    cut = granule(source, "AP_00006_FBD_F0001") / "AP_00006_FBD_F0001_RT1_HV.tif"
+    cut.write_bytes(cut.read_bytes()[:2000])
+    (granule(source, "AP_00007_FBD_F0001") / "AP_00007_FBD_F0001_RT1_HV.tif").unlink()
+    with pytest.raises(PartialResultError, match="1 of 7 scenes mapped"):
+        predict_scenes([source], sar, tmp_path / "maps")
+    lines = capsys.readouterr().err.splitlines()
+    faults = ("no coordinate reference system", "rotated or flipped", "expected 40x50 pixels",
+              "expected dtype float32, found uint16", "HV.tif", "_HV.tif is missing")  # fmt: skip
+    for number, what in enumerate(faults, 2):
+        assert f"AP_0000{number}_FBD" in lines[number - 2] and what in lines[number - 2], lines[number - 2]
+    assert len(lines) == 6
+    names = [p.name for p in sorted((tmp_path / "maps").iterdir())]
+    assert names == ["AP_00001_FBD_F0001_RT1.tif", "AP_00001_FBD_F0001_RT1_probability.tif"]
+
+
 # --- EW
 
 
@@ -321,6 +352,13 @@ def test_scenes_that_fail_are_named_and_the_others_are_kept(several, tmp_path, c
     assert sorted(p.name for p in out.iterdir() if "scene" not in p.name) == []
     with pytest.raises(SceneError):
         predict_scenes([several], weights(), out, tile=16, strict=True)
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
+def test_a_gpu_that_is_not_there_ends_all_scenes_at_once(several, tmp_path, capsys):
+    with pytest.raises(DeviceError, match="a GPU is asked for"):
+        predict_scenes([several], weights(), tmp_path / "maps", device="cuda")
+    assert not capsys.readouterr().err and not (tmp_path / "maps").exists()
 
 
 def test_without_any_map_the_end_is_bad_input(several, tmp_path):
