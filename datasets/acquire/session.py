@@ -117,7 +117,7 @@ def authorization(services: Services, host: str) -> str | None:
 def credentials(login: Login) -> tuple[str | None, str | None]:
     """Name and password from the environment or, both missing there, from ``.netrc``. Raises ConfigError."""
     user, password = os.environ.get(login.username or ""), os.environ.get(login.password or "")
-    return (user, password) if user and password else from_netrc(origin(login.url))
+    return (user, password) if user and password else _from_netrc(origin(login.url))
 
 
 def _header_safe(token: str, name: str) -> str:
@@ -127,7 +127,7 @@ def _header_safe(token: str, name: str) -> str:
     return token
 
 
-def from_netrc(host: str) -> tuple[str | None, str | None]:
+def _from_netrc(host: str) -> tuple[str | None, str | None]:
     path = Path(os.environ.get("NETRC") or Path.home() / ".netrc")
     if not path.is_file():
         return None, None

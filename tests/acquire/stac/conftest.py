@@ -55,8 +55,6 @@ class Service:
     page: object = None
     merge: bool = False
     seen: list[tuple[str, str]] = field(default_factory=list)
-    bodies: list[dict] = field(default_factory=list)
-    sent: int = 0
 
     def add(self, path: Path, name: str) -> str:
         """Serve a file; returns its URL."""
@@ -91,7 +89,6 @@ class Handler(BaseHTTPRequestHandler):
             return self.json(landing(service.url))
         if parts.path == "/search":
             query = {k: v[0] for k, v in parse_qs(parts.query).items()}
-            service.bodies.append(body or query)
             return self.json(search_page(service, body or query), "application/geo+json")
         if parts.path.startswith("/collections/"):
             name = parts.path.rsplit("/", 1)[-1]
@@ -116,7 +113,6 @@ class Handler(BaseHTTPRequestHandler):
             data = opened.read(last - first + 1)
         if asked:
             headers["Content-Range"] = f"bytes {first}-{last}/{size}"
-        self.server.service.sent += len(data)
         self.reply(data, 206 if asked else 200, **headers)
 
     def reply(self, data, status=200, **headers):
