@@ -140,9 +140,6 @@ def make_plan(
         from .acquire.ledger import provenance  # an HTTP client comes with it
 
         header = header.model_copy(update={"provenance": header.provenance + provenance(folder)})
-    from .acquire.ledger import provenance
-
-    header = header.model_copy(update={"provenance": header.provenance + provenance(folder)})
     scenes, jobs, sizes = [], [], {}
     chip_bytes = sum(a.chip_bytes for a in header.arrays)
     for scene_id, split, grid, date, sources, payload in parts:
