@@ -1,22 +1,26 @@
-"""Against the real archives: `pytest --live -m live tests/acquire/test_live.py`, some with logins of docs/acquire.md.
+"""Against the real archives: `pytest --live -m live tests/acquire/test_live.py`, some with logins that README names.
 
-They ask for little: searches, one window of a few kilobytes, no scene. What they show is that the services still answer
-as the local ones of the other tests do.
+They ask for little, searches and windows of a few kilobytes, and with an Earthdata login for one granule of 300 MB.
+What they show is that the services still answer as the local ones of the other tests do.
 """
 
 import os
+from pathlib import Path
 
 import pytest
-from tidemark.datasets.acquire import l8s2, s1
+from tidemark.datasets.acquire import asf, dswe, l8s2, s1, tiles
 from tidemark.datasets.acquire.commands import availability
 from tidemark.datasets.acquire.hosts import load_services
 from tidemark.datasets.acquire.ranges import open_remote
 from tidemark.datasets.acquire.session import open_session
 from tidemark.datasets.acquire.sign import Signer
 from tidemark.datasets.acquire.stac import parse_bbox, parse_days, search
+from tidemark.datasets.acquire.transport import download, remote_bytes
+from tidemark.datasets.acquire.unpack import unpack
 
 pytestmark = pytest.mark.live
 BBOX = "1.30,43.50,1.36,43.54"  # Toulouse
+DELTA = "-90.60,35.20,-90.50,35.30"  # Mississippi, Arkansas
 DAYS = ("2021-07-01", "2021-07-31")
 
 
@@ -71,3 +75,45 @@ def test_sentinel1_opens_with_a_token_that_anyone_may_fetch(find, services):
 def test_a_year_is_counted(tmp_path):
     found = availability(BBOX, 2021, tmp_path)
     assert len(found.dates["united"]) > max(len(found.dates["landsat8"]), len(found.dates["sentinel2"])) > 5
+
+
+def test_palsar_granules_state_length_checksum_and_place(services):
+    found, malformed = asf.search(services, parse_bbox(DELTA), parse_days("2007-07-01", "2007-08-31"))
+    assert found and not malformed and all(g.bytes and g.md5 for g in found)
+    assert asf.look_up(services, [found[0].name])[0] == found[:1]
+    if os.environ.get("EARTHDATA_TOKEN"):
+        assert remote_bytes(found[0].url, open_session(services)) == found[0].bytes
+
+
+def test_dswe_of_a_granules_days_has_the_layer_and_a_name_that_the_builder_knows(services):
+    session, days = open_session(services), parse_days("2007-07-01", "2007-07-31")
+    scenes, malformed = search(services, "usgs", "dswe", parse_bbox(DELTA), days, session)
+    assert scenes and not malformed and sum(map(len, dswe.by_date(scenes).values())) == len(scenes)
+
+
+@pytest.mark.skipif(not os.environ.get("USGS_ERS_USERNAME"), reason="needs USGS_ERS_USERNAME and USGS_ERS_PASSWORD")
+def test_a_window_of_dswe_is_measured(services):
+    session, days = open_session(services), parse_days("2007-07-01", "2007-07-31")
+    scenes, _ = search(services, "usgs", "dswe", parse_bbox(DELTA), days, session)
+    first = next(iter(dswe.by_date(scenes).values()))
+    shown = dswe.measure(first[:1], parse_bbox(DELTA), lambda url: open_remote(url, session))
+    assert shown.counts.sum() > 0 and 0 <= shown.cloud <= 1
+
+
+@pytest.mark.parametrize("service, names", [("gfc", tiles.gfc_tiles), ("hand", tiles.hand_tiles)])
+def test_tiles_of_the_global_layers_are_where_their_names_say(services, service, names):
+    session = open_session(services)
+    for box in ((-90.5, 35.2, -90.4, 35.3), (25.2, -12.8, 25.3, -12.7)):  # both are land
+        for name in names(box):
+            with open_remote(f"{services.service(service).url}/{name}", session) as dataset:
+                west, south, east, north = dataset.bounds
+                assert west <= box[0] and box[2] <= east and south <= box[1] and box[3] <= north
+
+
+def test_a_granule_unpacks_to_what_the_builder_needs(services, tmp_path):
+    if not (os.environ.get("EARTHDATA_TOKEN") or os.environ.get("EARTHDATA_USERNAME")):
+        pytest.skip("needs EARTHDATA_TOKEN, or EARTHDATA_USERNAME and EARTHDATA_PASSWORD; fetches 300 MB")
+    granule = asf.search(services, parse_bbox(DELTA), parse_days("2007-07-01", "2007-08-31"))[0][0]
+    download(granule.item, tmp_path, open_session(services))
+    names = {Path(f.path).name for f in unpack(tmp_path / granule.item.path, tmp_path / "alos", tmp_path)}
+    assert {granule.name + end for end in ("_HH.tif", "_HV.tif", ".dem.tif", ".iso.xml")} <= names
