@@ -27,14 +27,20 @@ def _exact(dtype: np.dtype) -> bool:
     return dtype.kind in "iu" and dtype.itemsize <= 2
 
 
-def _bins(values: np.ndarray) -> np.ndarray:
-    if values.dtype.kind == "u" and _exact(values.dtype):
-        return values
+def _patterns(values: np.ndarray, out: np.ndarray) -> None:
+    """Write the number of each value's pattern: its own for small integers, of floats the upper 16 bits."""
     if _exact(values.dtype):
-        return values.astype(np.int64) - np.iinfo(values.dtype).min
-    # negative patterns run backwards: all their bits flip, of the others the sign alone
-    upper = (values.astype(np.float32, copy=False).view(np.uint32) >> 16).astype(np.uint16)
-    return upper ^ ((upper.view(np.int16) >> 15).view(np.uint16) | np.uint16(0x8000))
+        np.subtract(values, np.iinfo(values.dtype).min, out=out, dtype=np.intp)
+    else:
+        np.right_shift(values.astype(np.float32, copy=False).view(np.uint32), np.uint32(16), out=out)
+
+
+def _by_value(dtype: np.dtype) -> np.ndarray | slice:
+    """The bin of every pattern. Negative floats run backwards: all their bits flip, of the others the sign alone."""
+    if _exact(dtype):
+        return np.s_[:]
+    patterns = np.arange(BINS)
+    return patterns ^ np.where(patterns >> 15, BINS - 1, 1 << 15)
 
 
 def _bin_values(dtype: np.dtype) -> np.ndarray:
@@ -58,6 +64,9 @@ class Tally:
         for sums in self.sums.values():
             sums[:, 2:] = np.inf, -np.inf
         self.classes = np.zeros(256, np.int64)
+        largest = max((int(np.prod(a.shape[1:])) for a in self.arrays), default=0)
+        self._pattern, self._wide = np.empty(largest, np.intp), np.empty(largest)  # fresh pages cost more than sums
+        self._bin = {a.name: _by_value(np.dtype(a.dtype)) for a in self.arrays}
 
     def observe(self, chip: dict[str, np.ndarray]) -> None:
         """Count one chip."""
@@ -71,10 +80,12 @@ class Tally:
                 values = stored.reshape(-1) if valid.all() else stored[valid]
                 if not values.size:
                     continue
-                self.counts[array.name][b] += np.bincount(_bins(values), minlength=BINS)
+                pattern, wide = self._pattern[: values.size], self._wide[: values.size]
+                _patterns(values, pattern)
+                self.counts[array.name][b][self._bin[array.name]] += np.bincount(pattern, minlength=BINS)
                 sums = self.sums[array.name][b]
                 if not _exact(values.dtype):
-                    wide = values.astype(np.float64)
+                    np.copyto(wide, values)
                     total = wide.sum()
                     wide *= wide
                     sums[:2] += total, wide.sum()
