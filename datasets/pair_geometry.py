@@ -94,10 +94,10 @@ def vary(batch: dict[str, Tensor], options: PairOptions, *, seed: int, epoch: in
         return torch.rand((*shape, count), generator=generator(f"pair {name}", seed, epoch, step), dtype=torch.float64)
 
     if options.crop is not None:
-        side = batch["target"].shape[-1]
-        if options.crop > side:
-            raise ConfigError(f"{options.crop} is more than the chip's {side}", where="AUGMENT.CROP")
-        batch = crop(batch, (uniform("crop", 2) * (side - options.crop + 1)).long(), options.crop)
+        sides = torch.tensor(batch["target"].shape[-2:])
+        if options.crop > sides.min():
+            raise ConfigError(f"{options.crop} is more than the chip's {sides.min()}", where="AUGMENT.CROP")
+        batch = crop(batch, (uniform("crop", 2) * (sides[:, None] - options.crop + 1)).long(), options.crop)
     columns, rows = uniform("flip", 2) < 0.5 if options.flip else torch.zeros(2, count, dtype=torch.bool)
     if options.rotate90:
         turns = (uniform("rotate90") * 4).int()
@@ -128,13 +128,13 @@ def crop(batch: dict[str, Tensor], corners: Tensor, side: int) -> dict[str, Tens
         out[name] = torch.stack(
             [values[..., r : r + side, c : c + side] for values, (r, c) in zip(batch[name], windows, strict=True)]
         )
-    grid, full = batch["grid_image"].cpu(), batch["image"].shape[-1]
+    grid, full = batch["grid_image"].cpu(), torch.tensor(batch["image"].shape[-2:]).flip(0)
     covered = math.ceil(float(grid[:, [0, 2]].max()) * side - 1e-9) + 1 + 2 * MARGIN_PX
-    width = min(covered + covered % 2, full)
+    width = min(covered + covered % 2, int(full.min()))
     # (B,2): columns, rows
     at = corners.T.flip(1).double()
     start = (grid[:, [0, 2]] * at + grid[:, [1, 3]]).floor().long() - MARGIN_PX
-    start = start.clamp(0, full - width)
+    start = torch.minimum(start.clamp_min(0), full - width)
     for name, key, factor in (("image", "grid_image", 1), (PAN, "grid_pan", 2)):
         if name not in batch:
             continue
