@@ -12,7 +12,7 @@ import requests
 import shapely
 from shapely.geometry.base import BaseGeometry
 
-from ...errors import InputError, PartialResultError, TidemarkError
+from ...errors import ArchiveError, InputError, PartialResultError, TidemarkError
 from . import alos_dswe, asf, report, stac
 from .alos_dswe import Pair
 from .answers import NotThereError
@@ -125,7 +125,9 @@ def _with_sizes(items: Sequence[Item], session: requests.Session, jobs: int) -> 
         except NotThereError:
             if item.archive in ("gfc", "hand"):
                 return None
-            raise
+            return item
+        except ArchiveError:  # the transfer will say so
+            return item
 
     with ThreadPoolExecutor(max(1, jobs)) as pool:
         asked = list(pool.map(ask, items))
@@ -142,7 +144,7 @@ def _fetch(
     max_bytes: int | None,
     progress: Progress | None,
 ) -> dict[str, TidemarkError]:
-    check_room(out, 3 * sum(item.bytes or 0 for item in items if item.path.endswith(".zip")), None)  # zip and content
+    check_room(out, 3 * sum(item.bytes or 0 for item in items if item.path.endswith(".zip")))  # zip and content
 
     def done(fetched: Fetched) -> None:
         if fetched.item.path.endswith(".zip"):

@@ -59,7 +59,7 @@ class Choice:
             return ""
         if not self.faults:
             return f"no DSWE within {MAX_DAYS} day"
-        return "; ".join(f"{date}: {fault}" for date, fault in self.faults)
+        return f"no DSWE within {MAX_DAYS} day will do: " + "; ".join(f"{d} {fault}" for d, fault in self.faults)
 
 
 def choose(

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import requests
 
-from ...errors import InputError, StorageError, TidemarkError
+from ...errors import ArchiveError, InputError, StorageError, TidemarkError
 from ..files import sha256_file
 from .crop import Crop, write_crop
 from .items import Fetched, Item
@@ -117,11 +117,13 @@ def fetch_parts(
     """
     came: list[Fetched] = []
     failed: dict[str, TidemarkError] = {}
-    read, lock = 0, threading.Lock()
+    read, lock, stop = 0, threading.Lock(), threading.Event()
 
     def one(crop: Crop) -> Fetched:
         def more(count: int) -> None:
             nonlocal read
+            if stop.is_set():
+                raise ArchiveError("stopped", where=crop.path)
             with lock:
                 read += count
                 if progress is not None:
@@ -143,6 +145,7 @@ def fetch_parts(
                 except TidemarkError as error:
                     failed[futures[future].path] = error
         except BaseException:
+            stop.set()
             pool.shutdown(cancel_futures=True)
             raise
     return came, failed

@@ -152,31 +152,33 @@ def _pages(url: str, collection: str, bounds: Bounds, days: Sequence[datetime.da
     except ImportError:
         raise InputError("pystac-client is not installed", hint="pip install 'tidemark[acquire]'") from None
     empty = True
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # about conformance classes that we do not need
-        try:
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # about conformance classes that we do not need
             client = Client.open(url, stac_io=_api_io(session))
             when = f"{days[0]}T00:00:00Z/{days[1]}T23:59:59Z"
             found = client.search(collections=[collection], bbox=list(bounds), datetime=when, limit=PAGE_ITEMS)
-            for page in found.pages_as_dicts():
-                empty = False
-                yield page["features"]
-            known = not empty or _exists(client, collection)
-        except TidemarkError:
-            raise
-        except APIError as error:
-            raise ArchiveError(f"no answer to a search ({str(error)[:200]})", where=without_query(url)) from None
-        except Exception as error:  # whatever pystac makes of what is not STAC
-            raise ArchiveError(
-                f"does not answer as a STAC API ({type(error).__name__}: {str(error)[:200]})", where=without_query(url)
-            ) from None
+        for page in found.pages_as_dicts():
+            empty = False
+            yield page["features"]
+        known = not empty or _exists(client, collection)
+    except TidemarkError:
+        raise
+    except APIError as error:
+        raise ArchiveError(f"no answer to a search ({str(error)[:200]})", where=without_query(url)) from None
+    except Exception as error:  # whatever pystac makes of what is not STAC
+        raise ArchiveError(
+            f"does not answer as a STAC API ({type(error).__name__}: {str(error)[:200]})", where=without_query(url)
+        ) from None
     if not known:
         raise ArchiveError(f"has no collection {collection}", where=without_query(url), hint="see configs/acquire.yaml")
 
 
 def _exists(client, collection: str) -> bool:
     try:
-        return client.get_collection(collection) is not None
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            return client.get_collection(collection) is not None
     except NotThereError:
         return False
 

@@ -16,7 +16,7 @@ from urllib3 import exceptions as urllib3_errors
 from ...errors import ArchiveError, InputError, StorageError, TidemarkError
 from ..files import storage_error
 from .answers import connection_error, request
-from .hosts import without_query
+from .hosts import origin, without_query
 from .items import Fetched, Item
 from .session import GuardedAdapter, Patience
 from .transfer import Broken, Transfer, stated_length
@@ -32,13 +32,19 @@ def remote_bytes(url: str, session: requests.Session) -> int | None:
         return stated_length(answer)
 
 
-def check_room(out: Path, needed: int, limit: int | None) -> None:
-    """Raises InputError where ``needed`` bytes pass the limit, StorageError where the disk lacks them."""
+def check_limit(out: Path, needed: int, limit: int | None) -> None:
+    """Raises InputError where ``needed`` bytes pass the user's limit."""
     if limit is not None and needed > limit:
         raise InputError(
             f"{needed / 1e6:.1f} MB are to come, --max-bytes allows {limit / 1e6:.1f} MB",
-            where=out, hint="raise it, or take a smaller area or time",
-        )  # fmt: skip
+            where=out,
+            hint="raise it, or take a smaller area or time",
+        )
+
+
+def check_room(out: Path, needed: int, limit: int | None = None) -> None:
+    """Raises StorageError where the disk lacks ``needed`` bytes, and as ``check_limit``."""
+    check_limit(out, needed, limit)
     there = next((p for p in (out, *out.absolute().parents) if p.is_dir()), Path("/"))
     free = shutil.disk_usage(there).free - RESERVE
     if needed > free:
@@ -78,8 +84,9 @@ def fetch(
     if len({item.path for item in items}) != len(items):
         raise InputError("two files would take the same place", where=out)
     known = {item.path: item.bytes for item in items}
-    check_room(out, sum(size or 0 for size in known.values()) - _in_parts(items, out), None)
-    check_room(out, sum(size or 0 for size in known.values()), max_bytes)
+    needed = sum(size or 0 for size in known.values())
+    check_limit(out, needed, max_bytes)
+    check_room(out, needed - _in_parts(items, out))
     tally = _Tally(known, max_bytes, progress)
     came: dict[str, Fetched] = {}
     failed: dict[str, TidemarkError] = {}
@@ -140,9 +147,11 @@ def download(item: Item, out: Path, session: requests.Session, tally: _Tally | N
         ArchiveError: it could not be fetched; what has come stays for the next attempt.
         ChecksumError: its bytes or its length are not what the archive states; it is set aside as ``.quarantined``.
         StorageError: it could not be written.
+        InputError: its URL, or a redirect, leads elsewhere than to a listed host.
     """
     target, where = Path(out) / item.path, without_query(item.url)
     tally = tally or _Tally({item.path: item.bytes}, None, None)
+    origin(item.url)  # a catalogue's URL may have any scheme
     adapter = session.get_adapter(item.url)
     patience = adapter.patience if isinstance(adapter, GuardedAdapter) else Patience()
     transfer = Transfer(item, target, session, patience, tally.update)

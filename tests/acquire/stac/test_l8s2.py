@@ -12,9 +12,10 @@ from shapely.geometry import box
 from tidemark.datasets.acquire import l8s2, report
 from tidemark.datasets.acquire.commands import acquire_l8s2
 from tidemark.datasets.acquire.stac import read_item
+from tidemark.datasets.l8_scene import find_scenes
 from tidemark.datasets.l8s2_products import group, partner
 from tidemark.datasets.optical import pan_gains
-from tidemark.errors import ArchiveError, InputError, PartialResultError
+from tidemark.errors import ArchiveError, InputError, PartialResultError, StorageError
 
 BBOX = "1.755,44.205,1.795,44.235"  # 3.2 by 3.3 km within the small archive's 5.4 km
 S2 = "S2A_MSIL2A_20210705T105031_N0500_R051_T31TDJ_20210705T135229"
@@ -47,6 +48,7 @@ def test_a_pair_comes_in_the_layout_of_the_builder(acquire, small_archive, tmp_p
     scenes, landsat = group(out)
     assert list(scenes) == [S2]
     grid, l8 = partner(out, S2, scenes[S2], landsat, max_days=1)
+    assert len(find_scenes(out)) == 1  # what `predict` maps
     assert pan_gains((out / l8["pan"]["MTL"]).read_text(), "MTL")[0] == 2e-5
     assert grid.height % 2 == 0 and min(grid.height, grid.width) >= 320
     names = {p.relative_to(out).as_posix() for p in out.rglob("*") if p.is_file()}
@@ -140,6 +142,12 @@ def test_files_that_fail_are_named_and_come_with_the_next_run(acquire, service, 
     with pytest.raises(PartialResultError, match=r"15 files fetched.*1 failed; first .*_B8.TIF.*not there \(404\)"):
         acquire()
     assert acquire().fetched == 1
+
+
+def test_a_file_that_cannot_be_written_stops_all_and_names_the_disk(acquire, tmp_path):
+    (tmp_path / "out" / L2 / f"{L2}_SR_B4.TIF").mkdir(parents=True)
+    with pytest.raises(StorageError, match=r"_SR_B4.TIF: cannot write \(.*MB free"):
+        acquire()
 
 
 def test_an_area_without_pairs_ends_quietly_with_its_reasons(acquire, tmp_path, capsys):
