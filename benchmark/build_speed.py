@@ -17,7 +17,7 @@ from statistics import median
 
 from .. import __version__
 from ..datasets.files import write_atomic
-from ..errors import TidemarkError
+from ..errors import InputError, TidemarkError
 from .build_scenes import SCENES
 from .timing import cpu_in_words
 
@@ -42,6 +42,8 @@ def bench_build(
         out: JSON file for the record.
         workdir: where the scenes are written and kept for the next call; by default a temporary folder (about 8 GB).
     """
+    if unknown := set(kinds) - set(SIZES):
+        raise InputError(f"no scene {min(unknown)!r}, there is {', '.join(SIZES)}")
     record = {"version": __version__, "machine": cpu_in_words(), "rounds": 1 if quick else rounds, "quick": quick}
     with tempfile.TemporaryDirectory() as temporary:
         for kind in kinds or tuple(SIZES):

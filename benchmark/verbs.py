@@ -153,6 +153,20 @@ def bench_loader(
     run_bench(quick=quick, out=out)
 
 
+@bench_app.command("build")
+def bench_build(
+    quick: Annotated[bool, typer.Option("--quick", help="Small scenes, once: shows that it runs.")] = False,
+    scene: Annotated[list[str] | None, typer.Option(help="alos-dswe or l8s2; both by default.")] = None,
+    rounds: Annotated[int, typer.Option(min=1, max=100, help="Samples of each contender.")] = 3,
+    workdir: Annotated[Path | None, typer.Option(help="Where the scenes are written and kept, some 8 GB.")] = None,
+    out: Annotated[Path | None, typer.Option(help="JSON record to write.")] = None,
+) -> None:
+    """A builder's shard of a scene of real size against reading alone, naive building and copying."""
+    from .build_speed import bench_build as run_bench
+
+    run_bench(quick=quick, rounds=rounds, kinds=tuple(scene or ()), out=out, workdir=workdir)
+
+
 @bench_app.command("stream")
 def bench_stream(
     quick: Annotated[bool, typer.Option("--quick", help="Little data, once: shows that it runs.")] = False,
