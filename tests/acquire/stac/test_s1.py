@@ -104,6 +104,28 @@ def test_both_orbits_lie_on_one_grid_in_decibels(acquire, scene, service, tmp_pa
     assert service.count("/token") == 1
 
 
+def test_a_slice_of_the_neighbouring_zone_is_brought_onto_the_grid(acquire, service, archive_tools, tmp_path):
+    # the archive keeps each scene in a zone of its own: here 44, whose grid is turned by three degrees at 87 E
+    wide = transform_bounds("EPSG:4326", "EPSG:32644", 86.99, 32.50, 87.03, 32.55)
+    assets = {}
+    for band, level in (("vv", 0.05), ("vh", 0.01)):
+        pixels = np.full((round((wide[3] - wide[1]) / 10), round((wide[2] - wide[0]) / 10)), level, np.float32)
+        path = archive_tools["raster"](tmp_path / f"{band}.tif", pixels, 32644, wide[0], wide[3], 10.0, s1.NODATA)
+        assets[band] = {"href": service.add(path, f"zone44/{band}.tif")}
+    facts = {"sat:orbit_state": "ascending", "sat:relative_orbit": 12, "sar:instrument_mode": "IW"}
+    name = "S1A_IW_GRDH_1SDV_20200710T115900_20200710T115925_033394_03DE8A_rtc"
+    service.items.append(
+        archive_tools["item"](
+            name, "sentinel-1-rtc", "2020-07-10T12:00:00Z", (86.99, 32.5, 87.03, 32.55), facts, assets
+        )
+    )
+    assert acquire(orbits="ascending").fetched == 1
+    with rasterio.open(tmp_path / "out/s1_ascend/scene40_s1_as.tif") as dataset:
+        assert dataset.crs.to_epsg() == EPSG
+        np.testing.assert_allclose(dataset.read(1), 10 * np.log10(0.05), rtol=1e-5)
+        np.testing.assert_allclose(dataset.read(2), -20, rtol=1e-5)
+
+
 def test_no_signature_is_kept_or_shown(acquire, scene, tmp_path, capsys):
     acquire()
     written = "".join(p.read_text() for p in (tmp_path / "out").iterdir() if p.suffix in (".json", ".csv"))

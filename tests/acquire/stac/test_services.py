@@ -1,6 +1,8 @@
 """The configuration of archives, signatures, and reports."""
 
 import csv
+import datetime
+import json
 
 import pytest
 import yaml
@@ -96,6 +98,13 @@ def test_a_signature_goes_to_its_own_host_and_is_fetched_once(service, signer):
     assert signed.startswith(f"{service.url}/files/a.tif?") and signer(f"{service.url}/files/b.tif")
     assert signer("https://a.example/c.tif") == "https://a.example/c.tif" and signer(signed) == signed
     assert service.count("/token") == 1
+
+
+def test_a_signature_that_runs_out_is_renewed(service, signer):
+    soon = (datetime.datetime.now(datetime.UTC) + datetime.timedelta(minutes=4)).isoformat()
+    service.faults["/token"] = [(200, {}, json.dumps({"token": "sig=old", "msft:expiry": soon}).encode())]
+    assert signer(f"{service.url}/files/a.tif").endswith("?sig=old")
+    assert not signer(f"{service.url}/files/a.tif").endswith("?sig=old") and service.count("/token") == 2
 
 
 @pytest.mark.parametrize(
