@@ -2,7 +2,8 @@
 
 Two forms of a folder are taken: the archive's own (``LC08_L2SP_…_SR_B2.TIF`` to ``_SR_B7.TIF`` and ``_QA_PIXEL.TIF``,
 with ``LC08_L1TP_…_B8.TIF`` and its ``_MTL.json`` or ``.txt`` there or in a folder beside it), and that of the authors'
-inference data (one stack ``…_SR.tif`` of the six bands and QA_PIXEL, one ``LC08_L1TP_….tif`` and ``….json``).
+inference data (one stack ``…_SR.tif`` of the six bands and QA_PIXEL, one ``LC08_L1TP_….tif`` and ``….json``). The
+stacks were brought to multiples of the pixel size by taking the nearest pixel, halfway between two: ``_archive_grid``.
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import NamedTuple
 
@@ -144,6 +145,8 @@ class OpenScene:
             for dataset, number in self._bands.values():
                 raster.check_same_grid(dataset, self.grid)
                 _check_numbers(dataset, number)
+            if first.count > 1:
+                self.grid = _archive_grid(self.grid)
             if self._with_pan:
                 self._open_pan(stack)
             self._stack = stack.pop_all()
@@ -161,6 +164,8 @@ class OpenScene:
         _check_numbers(self._pan, 1)
         if self.pan_grid.crs != self.grid.crs and self._pan.crs != self._bands["QA_PIXEL"][0].crs:
             raise SceneError("the panchromatic band is in another zone", where=self.scene.pan["B8"])
+        if "_B8." not in self.scene.pan["B8"].name.upper():
+            self.pan_grid = _archive_grid(self.pan_grid)
         self._gains = optical.pan_gains(read_text(self.scene.pan["MTL"]), self.scene.pan["MTL"])
 
     def __exit__(self, kind, error, traceback) -> None:
@@ -182,6 +187,19 @@ class OpenScene:
     def quality(self, window: raster.PixelWindow) -> np.ndarray:
         """QA_PIXEL, uint16 (h, w); ``FILL_QA`` beyond the scene."""
         return _whole_numbers(*self._bands["QA_PIXEL"], window, FILL_QA)[0]
+
+
+def _archive_grid(grid: raster.Grid) -> raster.Grid:
+    """Where the pixels of a stack lay in the archive's file.
+
+    There edges lie half a pixel off the multiples of the pixel size (30 m: odd multiples of 15 m; 15 m: of 7.5 m). A
+    stack whose edges lie on them holds the archive's pixels, each said to be half a pixel further south and east than
+    it is: in the authors' three scenes the bands lie 7.5 m off the panchromatic band, and on it once this is undone.
+    """
+    a, b, west, d, e, north = grid.transform
+    if west % a or north % a:
+        return grid
+    return replace(grid, transform=(a, b, west - a / 2, d, e, north + a / 2))
 
 
 def _check_numbers(dataset: DatasetReader, number: int) -> None:

@@ -12,13 +12,15 @@ import pytest
 import rasterio
 import torch
 from rasterio.transform import from_origin
-from tidemark.datasets import raster
+from scipy import ndimage
+from tidemark.datasets import optical, raster
 from tidemark.datasets.grids import grid_between
 from tidemark.datasets.l8_scene import OpenScene, find_scenes, sentinel2_grid
 from tidemark.datasets.l8s2_products import L8_BANDS
 from tidemark.errors import DeviceError, InputError, PartialResultError, SceneError, StorageError, WeightsError
 from tidemark.models import predict_l8
 from tidemark.models.harmonization.consistency import average
+from tidemark.models.harmonization.resample import resample
 from tidemark.models.predict_l8 import predict_landsat
 from tidemark.models.reflectance_cog import NODATA, SCALE, beside
 
@@ -196,6 +198,7 @@ def test_the_authors_stacks_are_the_same_scene(source, tmp_path):
     for what, suffix in (("B8.TIF", "tif"), ("MTL.json", "json")):
         shutil.copy(source.parent / level1 / f"{level1}_{what}", tmp_path / f"{level1}.{suffix}")
     with OpenScene(*find_scenes(tmp_path)) as one, OpenScene(*find_scenes(source)) as two:
+        assert (one.grid, one.pan_grid) == (two.grid, two.pan_grid)
         window = (2, 3, 9, 8)
         np.testing.assert_array_equal(one.bands(window).image, two.bands(window).image)
         np.testing.assert_array_equal(one.pan(window).image, two.pan(window).image)
@@ -334,7 +337,28 @@ def test_block_means_are_held_where_consistency_is_asked_for(tmp_path, monkeypat
         assert worst < 0.01 if consistent else worst > 0.1
 
 
-@pytest.mark.skipif(not (DATA / "landsat8-pan").exists(), reason=f"no landsat8-pan in {DATA}")
+needs_real = pytest.mark.skipif(not (DATA / "landsat8-pan").exists(), reason=f"no landsat8-pan in {DATA}")
+
+
+@needs_real
+def test_bands_and_pan_of_the_authors_scenes_lie_on_each_other():
+    target = (10.0, 0.0, 839_250.0, 0.0, -10.0, 978_900.0)
+    for scene in find_scenes(DATA / "landsat8-pan"):
+        with OpenScene(scene) as opened:
+            assert [value % 30 for value in opened.grid.transform[2::3]] == [15, 15]  # as in the archive
+            parts = (
+                (opened.bands((0, 0, 177, 174)), opened.grid),
+                (opened.pan((0, 0, 352, 347)), opened.pan_grid),
+            )
+            layers = [
+                resample(torch.from_numpy(part.image)[None], grid_between(own.transform, target), (480, 480))[0].numpy()
+                for part, own in parts
+            ]
+        green_and_red, sharp = 0.6 * layers[0][1] + 0.4 * layers[0][2], ndimage.gaussian_filter(layers[1][0], 1.5)
+        assert np.abs(optical.registration_shift(sharp, green_and_red)).max() < 0.2  # of 10 m
+
+
+@needs_real
 def test_block_means_of_real_scenes_are_held(tmp_path):
     scene = find_scenes(DATA / "landsat8-pan")[2]  # that with clouds
     predict_l8.map_scene(scene, tmp_path / "map.tif", Brighter(), (256, 0.25, "hann"), consistent=True)
