@@ -49,6 +49,13 @@ def test_the_mixed_gradient_of_two_ramps_is_computed_by_hand():
     assert HarmonizationLoss("mixed-gradient")(3 * ramp, ramp, everywhere(ramp)).item() == pytest.approx(expected)
 
 
+def test_the_rim_of_a_hole_is_no_edge_of_the_image():
+    target = rand(1, 2, 12, 12)
+    valid = everywhere(target).clone()
+    valid[0, 4:6, 7] = False
+    assert HarmonizationLoss("mixed-gradient")(target + 0.1, target, valid).item() == pytest.approx(0.01)
+
+
 def test_the_gaussian_likelihood_is_that_of_the_formula_and_of_torch():
     mean, variance, target = rand(2, 3, 4, 4), rand(2, 3, 4, 4, seed=1) + 0.01, rand(2, 3, 4, 4, seed=2)
     found = HarmonizationLoss("gaussian-nll")(GaussianOutput(mean, variance), target, everywhere(mean))
