@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import re
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -101,6 +102,14 @@ class Handler(BaseHTTPRequestHandler):
         self.end_headers()
 
 
+class Server(ThreadingHTTPServer):
+    daemon_threads = True
+
+    def handle_error(self, request, client_address):
+        if not isinstance(sys.exc_info()[1], ConnectionError):  # a client that left is no news
+            super().handle_error(request, client_address)
+
+
 @dataclass
 class Archive:
     """What the server has and how it misbehaves: ``faults`` answer the first requests of a path, one each."""
@@ -161,11 +170,10 @@ class Archive:
 @pytest.fixture
 def new_archive() -> Iterator[Callable[[], Archive]]:
     """Factory of servers, each a host of its own."""
-    servers: list[ThreadingHTTPServer] = []
+    servers: list[Server] = []
 
     def start(name: str = "127.0.0.1") -> Archive:
-        server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-        server.daemon_threads = True
+        server = Server(("127.0.0.1", 0), Handler)
         server.archive = Archive(f"http://{name}:{server.server_port}")
         servers.append(server)
         threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True).start()

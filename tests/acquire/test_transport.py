@@ -232,6 +232,23 @@ def test_a_place_that_cannot_be_written_is_named(archive, session, tmp_path):
         download(Item(archive.put("/a.tif", DATA), "x/a.tif"), tmp_path, session)
 
 
+def test_a_part_that_lies_here_needs_no_room_again(archive, session, tmp_path, monkeypatch):
+    url = archive.put("/a.tif", DATA)
+    archive.drops("/a.tif", 250_000, 0, 0)
+    with pytest.raises(ArchiveError):
+        download(Item(url, "a.tif"), tmp_path, session)
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: SimpleNamespace(free=transport.RESERVE + 50_000))
+    came, failed = fetch([Item(url, "a.tif", len(DATA))], tmp_path, session)
+    assert len(came) == 1 and not failed
+
+
+@pytest.mark.parametrize("url", ["s3://bucket/a.tif", "ftp://example.org/a.tif", "/etc/passwd", "https://u:p@h/a.tif"])
+def test_a_catalogues_url_of_another_scheme_costs_that_file_alone(archive, session, tmp_path, url):
+    items = [Item(url, "a.tif"), Item(archive.put("/b.tif", DATA), "b.tif")]
+    came, failed = fetch(items, tmp_path, session)
+    assert [f.item.path for f in came] == ["b.tif"] and "not a plain http(s) URL" in str(failed["a.tif"])
+
+
 def test_the_length_is_asked_for_without_the_file(archive, session):
     assert remote_bytes(archive.put("/a.tif", DATA), session) == len(DATA)
     assert archive.headers("/a.tif", "Range") == ["bytes=0-0"]

@@ -19,6 +19,7 @@ import io
 import json
 import zipfile
 from dataclasses import dataclass, field
+from types import SimpleNamespace
 from urllib.parse import parse_qs
 
 import numpy as np
@@ -236,3 +237,9 @@ def config(archive, write_config):
         gfc={"url": f"{archive.url}/gfc", "hosts": []},
         hand={"url": f"{archive.url}/hand", "hosts": []},
     )
+
+
+@pytest.fixture
+def forms():
+    """How the archives describe a granule (``umm``) and a DSWE tile (``stac_item``)."""
+    return SimpleNamespace(umm=umm, stac_item=stac_item)

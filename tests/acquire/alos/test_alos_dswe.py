@@ -5,17 +5,22 @@ from __future__ import annotations
 import csv
 import datetime
 import json
+import sys
 
 import numpy as np
 import pytest
 import shapely
+from tidemark import doctor
+from tidemark.cli import app
 from tidemark.datasets.acquire import alos_command, asf
 from tidemark.datasets.acquire.alos_command import acquire_alos_dswe, read_area
 from tidemark.datasets.acquire.alos_dswe import read_list
 from tidemark.datasets.acquire.hosts import load_services
+from tidemark.datasets.acquire.progress import parse_bytes
 from tidemark.datasets.acquire.session import Patience, open_session
 from tidemark.datasets.builders import alos_dswe as builder
 from tidemark.errors import ArchiveError, InputError, PartialResultError
+from typer.testing import CliRunner
 
 AREA, DAYS = "-90.5,35.0,-89.5,36.0", {"start": "2007-07-01", "end": "2007-07-31"}
 QUICK = Patience(attempts=2, backoff_s=0.01)
@@ -277,3 +282,32 @@ def test_an_area_is_a_box_or_the_polygons_of_a_file(tmp_path):
 def test_without_a_wish_there_is_a_hint(config, tmp_path):
     with pytest.raises(InputError, match="--aoi, --start and --end, or --from-list"):
         acquire_alos_dswe(tmp_path, aoi=AREA, config=config)
+
+
+def test_the_command_line_takes_sizes_and_prints_where_the_report_is(world, config, pair, tmp_path):
+    run = ["acquire", "alos-dswe", "--aoi", AREA, "--start", DAYS["start"], "--end", DAYS["end"]]
+    run += ["--out", str(tmp_path / "raw"), "--config", str(config), "--dry-run", "--max-bytes", "1.5 GB"]
+    result = CliRunner().invoke(app, run)
+    assert result.exit_code == 0 and f"{tmp_path / 'raw' / 'alos-dswe.csv'}" in result.stdout
+    assert "1 of 1 accepted" in result.stdout
+
+
+@pytest.mark.parametrize(
+    "text, size", [("50GB", 50 * 10**9), ("1.5 tb", 1_500_000_000_000), ("1000", 1000), ("2K", 2000), (None, None)]
+)
+def test_numbers_of_bytes(text, size):
+    assert parse_bytes(text) == size
+
+
+@pytest.mark.parametrize("text", ["", "-1", "GB", "5 apples", "1e9"])
+def test_what_is_no_number_of_bytes_is_refused(text):
+    with pytest.raises(InputError, match="not a number of bytes"):
+        parse_bytes(text)
+
+
+def test_a_missing_extra_is_named_by_search_and_doctor(config, monkeypatch):
+    monkeypatch.setitem(sys.modules, "asf_search", None)
+    with pytest.raises(InputError, match=r"pip install 'tidemark\[acquire\]'"):
+        asf.search(load_services(config), PLACE, JULY, QUICK)
+    for name in ("asf_search", "pystac-client", "odc-stac"):
+        assert "pip install 'tidemark[acquire]'" in doctor.OPTIONAL[name]
