@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -17,12 +18,18 @@ from tidemark.datasets import optical, raster
 from tidemark.datasets.grids import grid_between
 from tidemark.datasets.l8_scene import OpenScene, find_scenes, sentinel2_grid
 from tidemark.datasets.l8s2_products import L8_BANDS
+from tidemark.datasets.transforms import Preprocess
 from tidemark.errors import DeviceError, InputError, PartialResultError, SceneError, StorageError, WeightsError
 from tidemark.models import predict_l8
 from tidemark.models.harmonization.consistency import average
+from tidemark.models.harmonization.harmonizer import Harmonizer
+from tidemark.models.harmonization.meaning import Meaning, SigmaScale
 from tidemark.models.harmonization.resample import resample
+from tidemark.models.l8_models import physical_bands
 from tidemark.models.predict_l8 import predict_landsat
 from tidemark.models.reflectance_cog import NODATA, SCALE, beside
+from tidemark.models.registry import ModelSpec, create_model
+from tidemark.models.weights import from_pretrained, save_pretrained
 
 DATA = Path(os.environ.get("TIDEMARK_DATA", Path(__file__).parents[3] / "shared" / "data"))
 WEST, NORTH = 300_015.0, 4_900_005.0  # edges of Landsat's pixels: odd multiples of 15 m
@@ -294,6 +301,90 @@ def test_an_output_that_cannot_be_written_is_said(source, tmp_path):
     (tmp_path / "file").write_bytes(b"")
     with pytest.raises(StorageError, match="cannot write"):
         predict_landsat([source], tmp_path / "file" / "map.tif", method="bicubic")
+
+
+@pytest.fixture(scope="module")
+def networks(tmp_path_factory):
+    """Folders of two tiny untrained networks."""
+    image, pan, target = physical_bands()
+    folders = []
+    for seed in range(2):
+        torch.manual_seed(seed)
+        spec, args = ModelSpec({"image": 6, "pan": 1}, 6), {"depth": 2, "channels": 4, "residual": True}
+        net = create_model("srunet", spec, **args)
+        torch.nn.init.normal_(net.head.weight, std=0.3)
+        configs = [Preprocess(bands, normalization="none").to_config() for bands in (image, pan)]
+        meaning = Meaning(pan=configs[1], target=target, loss="l1", residual=True)
+        folders.append(tmp_path_factory.mktemp("weights"))
+        save_pretrained(net, folders[-1], name="srunet", spec=spec, args=args, preprocess_config=configs[0], classes=[],
+                        card={"task_kind": "regression"}, harmonization=meaning)  # fmt: skip
+    return folders
+
+
+def test_a_network_sees_image_and_pan_on_their_own_grids(source, networks, tmp_path):
+    out = predict_landsat([source], tmp_path / "net.tif", weights=networks[:1])[0]
+    values, transform, _ = read(out)
+    with OpenScene(*find_scenes(source)) as scene:
+        parts = (scene.bands((0, 0, HEIGHT, WIDTH)), scene.grid), (scene.pan((0, 0, 79, 67)), scene.pan_grid)
+    images = [torch.from_numpy(part.image)[None] for part, _ in parts]
+    grids = [torch.from_numpy(grid_between(own.transform, transform))[None] for _, own in parts]
+    pretrained = from_pretrained(networks[0])
+    with torch.inference_mode():
+        whole = Harmonizer(pretrained.model)(*images, *grids, values.shape[1:])[0].clamp_min(0).numpy()
+    np.testing.assert_allclose(values * SCALE, whole, atol=6e-5)
+    bicubic = read(predict_landsat([source], tmp_path / "bicubic.tif", method="bicubic")[0])[0]
+    assert np.abs(values - bicubic.astype(int)).mean() > 50  # the network says something of its own
+    with rasterio.open(out) as file:
+        assert file.tags()["TIDEMARK_MODEL"] == "srunet"
+        assert file.tags()["TIDEMARK_WEIGHTS_SHA256"] == pretrained.weights_sha256
+
+
+def test_several_networks_are_averaged_and_their_spread_is_written(source, networks, tmp_path):
+    both = [from_pretrained(folder) for folder in networks]
+    singles = [read(predict_landsat([source], tmp_path / "one.tif", weights=[one])[0])[0] * SCALE for one in both]
+    out = predict_landsat([source], tmp_path / "both.tif", weights=networks)[0]
+    seen = (singles[0] > 0) & (singles[1] > 0)  # elsewhere an answer was below 0
+    np.testing.assert_allclose((read(out)[0] * SCALE)[seen], np.mean(singles, 0)[seen], atol=2e-4)
+    with pytest.raises(WeightsError, match="not calibrated.*tidemark uncertainty"):
+        predict_landsat([source], tmp_path / "no.tif", weights=both, uncertainty=True)
+    scale = SigmaScale(
+        method="ensemble", passes=1, members=[one.weights_sha256 for one in both], levels=(0.68, 0.95),
+        factors=[(2.0, 4.0)] * 6, split="val", content_sha256="0" * 64,
+    )  # fmt: skip
+    first = replace(both[0], harmonization=both[0].harmonization.model_copy(update={"sigma": scale}))
+    predict_landsat([source], out, weights=[first, both[1]], uncertainty=True, tile=48)
+    with rasterio.open(beside(out, "sigma")) as file:
+        assert file.descriptions[0] == "blue" and file.nodata == NODATA and file.dtypes[0] == "int16"
+        spread = np.abs(singles[0] - singles[1]) / np.sqrt(2)  # unbiased, of two
+        inner = np.s_[:, 30:-30, 30:-30]
+        assert np.median(np.abs(file.read() * SCALE - 2 * spread)[inner]) < 2e-3
+
+
+def test_weights_that_do_not_harmonize_are_refused(source, networks, tmp_path):
+    water = replace(from_pretrained(networks[0]), task_kind="segmentation", harmonization=None)
+    with pytest.raises(WeightsError, match="for segmentation, not for harmonization"):
+        predict_landsat([source], tmp_path / "map.tif", weights=[water])
+
+
+def test_numbers_that_are_not_finite_are_refused(source, networks, tmp_path):
+    broken_network = from_pretrained(networks[0])
+    with torch.no_grad():
+        broken_network.model.head.bias.fill_(float("inf"))
+    with pytest.raises(WeightsError, match="not finite"):
+        predict_landsat([source], tmp_path / "map.tif", weights=[broken_network])
+    assert not (tmp_path / "map.tif").exists()
+
+
+def test_the_command_maps_a_folder(source, networks, tmp_path, capsys):
+    from tidemark.cli import app
+    from typer.testing import CliRunner
+
+    arguments = ["predict", str(source), "--weights", str(networks[0]), "--consistent", "--out", str(tmp_path / "maps")]
+    result = CliRunner().invoke(app, arguments)
+    assert result.exit_code == 0, result.output
+    path = Path(result.output.strip())
+    assert path == tmp_path / "maps" / f"{source.name}_10m.tif"
+    assert block_errors(find_scenes(source)[0], path).max() < 0.01
 
 
 def block_errors(scene, path):
