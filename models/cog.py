@@ -15,9 +15,8 @@ from rasterio.errors import NotGeoreferencedWarning, RasterioError
 from rasterio.io import DatasetWriter
 from rasterio.shutil import copy as copy_raster
 
-from ..datasets.files import atomic_path
+from ..datasets.files import atomic_path, storage_error
 from ..datasets.raster import GDAL_OPTIONS, Grid
-from ..errors import StorageError
 
 BLOCK_PX = 256
 
@@ -57,7 +56,7 @@ def write_cog(draft: str | Path, out: str | Path, *, resampling: str = "average"
                 BIGTIFF="IF_SAFER",
             )
     except RasterioError as error:
-        raise StorageError(f"cannot write ({error})", where=out, hint="is the disk full?") from error
+        raise storage_error(OSError(None, str(error)), Path(out)) from error
 
 
 def draft_profile(grid: Grid, **changes: Any) -> dict[str, Any]:
@@ -116,4 +115,4 @@ def open_draft(draft: Path, profile: dict[str, Any]) -> Iterator[DatasetWriter]:
             with rasterio.open(draft, "w", **profile) as file:
                 yield file
     except RasterioError as error:
-        raise StorageError(f"cannot write ({error})", where=draft, hint="is the disk full?") from error
+        raise storage_error(OSError(None, str(error)), draft) from error

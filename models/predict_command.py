@@ -11,6 +11,7 @@ from ..errors import InputError
 from .backends import Accelerated, with_backend
 from .predict import load_weights, predict_scene
 from .scene_batch import predict_scenes
+from .scene_sources import GEOTIFFS
 
 
 def predict_command(
@@ -21,7 +22,7 @@ def predict_command(
     maps: Mapping[str, Any],
     landsat: Mapping[str, Any],
 ) -> list[Path]:
-    """One scene to a file, or, where ``out`` is a folder or has no ending, every scene to a file in it.
+    """One scene to a file, or, where ``out`` does not end in .tif, every scene to a file in that folder.
 
     Args:
         sources: files and folders.
@@ -49,7 +50,7 @@ def predict_command(
         return predict_landsat(sources, out, weights=loaded, **options)
     runtime = {name: options.pop(name) for name in ("backend", "precision") if name in options}
     loaded = [with_backend(w, **runtime) for w in loaded]
-    if out.is_dir() or not out.suffix:
+    if out.is_dir() or out.suffix.lower() not in GEOTIFFS:
         paths = predict_scenes(sources, loaded, out, **options)
     elif len(sources) > 2:
         raise InputError(f"{len(sources)} sources for one file", where=out, hint="give a folder as --out")

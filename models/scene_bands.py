@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import numpy as np
 from rasterio.io import DatasetReader
@@ -26,6 +26,8 @@ def scene_bands(
     where it states no scale, integers are taken as stored in the training data and floats as physical values. A unit
     that the file states must be the right one; a file without units cannot be checked.
 
+    In an EW scene HH and HV come first, whatever follows.
+
     Raises:
         WeightsError: missing bands or other units, with what was expected and found.
     """
@@ -37,7 +39,7 @@ def scene_bands(
     if any(described):
         found = {text.casefold(): number for number, text in enumerate(described, 1) if text}
         numbers = {name: found.get(name.casefold()) for name in trained}
-    elif scene.count == len(trained):
+    elif scene.count == len(trained) or scene.count > len(trained) and _first_bands(trained.values()):
         numbers = {name: number for number, name in enumerate(trained, 1)}
     else:
         raise WeightsError(
@@ -53,6 +55,10 @@ def scene_bands(
         names = ", ".join(text or "?" for text in described)
         raise WeightsError(f"expected bands {expected}, found {names} ({error.what})", where=scene.name) from None
     return bands, [numbers[band.name] for band in used]
+
+
+def _first_bands(trained: Iterable[Band]) -> bool:
+    return all(band.sensor == EW_SENSOR for band in trained)
 
 
 def stored_band(scene: DatasetReader, number: int, trained: Band) -> Band:

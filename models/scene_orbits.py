@@ -63,6 +63,7 @@ def open_orbits(paths: Sequence[Path], weights: Sequence[Pretrained]) -> Iterato
             f"two files are for weights with bands of two orbits (vv_asc, vv_desc); these need "
             f"{', '.join(band.name for band in trained)}",
             where=paths[0],
+            hint="to map files apart, give a folder as --out",
         )
     with ExitStack() as stack:
         files = [stack.enter_context(open_raster(path)) for path in paths]

@@ -188,7 +188,7 @@ def alos_weights(names, model=None, **rest):
 ALL = ("hh", "hv", "red", "nir", "swir1", "swir2", "dem", "hand")
 
 
-@pytest.mark.parametrize("despeckle", [None, 0.35])
+@pytest.mark.parametrize("despeckle", [None, pytest.param(0.35, marks=pytest.mark.slow)])
 def test_an_alos_folder_gives_the_very_pixels_of_the_data_set(alos, despeckle, monkeypatch):
     monkeypatch.setattr(alos_dswe, "by_group", lambda keys, *_: dict.fromkeys(keys, "train"))  # one fills no more
     plan = alos_dswe.plan(alos / "full", despeckle=despeckle)
@@ -298,6 +298,14 @@ def test_a_patch_classifier_maps_an_ew_scene_patch_by_patch(ew, tmp_path):
             if valid.any():
                 expected = np.argmax([60 - patch[0].mean(), 0, patch[0].mean() - 120])
                 assert (own[valid] == expected).all()
+
+
+def test_hh_and_hv_come_first_in_an_ew_scene_without_descriptions(ew, tmp_path):
+    with rasterio.open(ew) as file:
+        stored = file.read(window=((0, 64), (128, 192)))
+    plain = write(tmp_path / "S1B_EW.tif", stored)
+    with open_scene(plain, [ice(PatchMean(), "classification")]) as scene:
+        np.testing.assert_array_equal(np.nan_to_num(scene.read_rows(0, 64)), stored[:2])
 
 
 def test_decibels_are_not_taken_for_stretched_bytes(tmp_path):
