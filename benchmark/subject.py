@@ -62,6 +62,7 @@ def find_subject(
 
     Raises:
         ConfigError: an unknown name (with the nearest one) or argument, or a trivial row.
+        InputError: weights of a harmonization, or arguments beside weights.
         WeightsError: the weights there cannot be loaded.
     """
     path = Path(target)
@@ -69,6 +70,12 @@ def find_subject(
         if arguments:
             raise InputError("weights have their arguments already", where=target, hint="leave --arg away")
         pretrained = from_pretrained(target)
+        if pretrained.harmonization is not None:
+            raise InputError(
+                "a network of reflectance is timed from chips to reflectance only",
+                where=target,
+                hint="`tidemark evaluate RUN --speed` does that",
+            )
         if data is None and (path / RUN_NAME).exists():
             folder = read_run(path).dataset.folder
             data = folder if folder.is_dir() else None

@@ -13,8 +13,9 @@ from tidemark.benchmark.evaluate import evaluate_run
 from tidemark.benchmark.measuring import Span
 from tidemark.benchmark.records import read_result
 from tidemark.benchmark.speed import measure_speed
+from tidemark.benchmark.subject import find_subject
 from tidemark.datasets.reader import open_split
-from tidemark.errors import ConfigError, TidemarkError, WeightsError
+from tidemark.errors import ConfigError, InputError, TidemarkError, WeightsError
 from tidemark.models import keeper, train
 from tidemark.models.harmonization import rows
 from tidemark.models.harmonization.resample import resample
@@ -168,6 +169,11 @@ def test_speed_of_pairs_is_measured_end_to_end(trained):
     speed = measure_speed(trained, "val", repeats=1, before=Span(1, 0.0), timed=Span(1, 0.1))
     assert speed.kind == "end-to-end" and speed.chips_per_s > 0
     assert speed.mpx_per_s == pytest.approx(speed.chips_per_s * 64 * 64 / 1e6)
+
+
+def test_the_bench_of_tensors_names_the_one_for_pairs(trained, tmp_path):
+    with pytest.raises(InputError, match="evaluate RUN --speed"):
+        find_subject(str(trained), tmp_path, channels=6, arguments={})
 
 
 @pytest.mark.parametrize(
