@@ -154,6 +154,7 @@ def describe(folder: Path | None, schema: bool, as_json: bool) -> None:
     """Print a data set's card (or its manifest, or the manifest's JSON Schema)."""
     from .datasets.card import data_card
     from .datasets.spec import canonical_json, load_manifest, manifest_schema, manifest_sha256
+    from .datasets.split_map import MAP_NAME
 
     if schema:
         print(json.dumps(manifest_schema(), indent=1))
@@ -165,4 +166,6 @@ def describe(folder: Path | None, schema: bool, as_json: bool) -> None:
         print(canonical_json(manifest).decode(), end="")
         return
     print(data_card(manifest).partition("---\n\n")[2])
+    if (folder / MAP_NAME).is_file():
+        print(f"splits on a map: {folder / MAP_NAME}")
     print(f"manifest sha256 {manifest_sha256(manifest)}")

@@ -40,6 +40,7 @@ from .spec import (
     canonical_json,
     load_manifest,
 )
+from .split_map import MAP_NAME, split_map
 from .statistics import Tally
 
 __all__ = ["ChipRef", "Plan", "SceneJob", "ShardJob", "build", "content_sha256", "plan_data_set", "run_task"]
@@ -132,6 +133,8 @@ def build(
         if part is None:
             manifest = _manifest(plan, codec, folder, [(q, entries[q["key"]]) for q in requests], skipped)
             write_atomic(folder / "README.md", data_card(manifest))
+            if (picture := split_map(manifest)) is not None:
+                write_atomic(folder / MAP_NAME, picture)
             remove_temporaries(folder)
             write_atomic(folder / MANIFEST_NAME, canonical_json(manifest))
             shutil.rmtree(folder / JOURNAL)

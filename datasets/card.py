@@ -6,6 +6,7 @@ import yaml
 
 from .licences import licence_header
 from .spec import Manifest
+from .split_map import MAP_NAME
 
 _TASKS = {
     "segmentation": "image-segmentation",
@@ -39,6 +40,7 @@ def data_card(manifest: Manifest) -> str:
         named = ", ".join(f"{c.id} = {c.name}" for c in manifest.task.classes)
         parts.append(f"## Classes\n\n{named}.{ignore}\n")
     parts.append("## Splits\n\n" + _table(("split", "chips", "scenes", "labels"), _split_rows(manifest)))
+    parts.append(_map(manifest))
     parts.append(f"## Provenance\n\n{manifest.provenance}\n")
     parts.append(f"## Known label defects\n\n{manifest.known_label_defects}\n")
     if manifest.skipped:
@@ -52,6 +54,13 @@ def data_card(manifest: Manifest) -> str:
 
 _SIZES = ((1_000, "n<1K"), (10_000, "1K<n<10K"), (100_000, "10K<n<100K"), (10**6, "100K<n<1M"), (10**18, "n>1M"))
 _BAND_HEAD = ("array", "band", "sensor", "unit", "nodata", "mean", "sd", "2 %", "98 %")
+
+
+def _map(manifest: Manifest) -> str:
+    placed = sum(scene.bounds is not None for scene in manifest.scenes)
+    if not placed:
+        return "There is no map of the splits: the source does not say where its scenes lie.\n"
+    return f"![The splits on a map: bounds of {placed} of {len(manifest.scenes)} scenes]({MAP_NAME})\n"
 
 
 def _facts(manifest: Manifest) -> str:

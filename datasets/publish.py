@@ -14,6 +14,7 @@ from .hub_errors import explain
 from .licences import hub_licence
 from .reader import PARTIAL_NAME
 from .spec import MANIFEST_NAME, Manifest, load_manifest, manifest_sha256
+from .split_map import MAP_NAME, placed_scenes, split_map
 from .verify import verify
 
 PREVIEW_NAME = "preview.png"
@@ -69,7 +70,8 @@ def push(folder: str | Path, repo: str, *, private: bool = False, dry_run: bool 
     size = sum((folder / path).stat().st_size for path in paths)
     tag = f"v{manifest.version}"
     if dry_run:
-        return Published(repo, tag, None, (*paths, CARD_NAME, PREVIEW_NAME), size, True)
+        pictures = (PREVIEW_NAME, MAP_NAME) if placed_scenes(manifest) else (PREVIEW_NAME,)
+        return Published(repo, tag, None, (*paths, CARD_NAME, *pictures), size, True)
     try:
         return _send(folder, manifest, repo, tag, paths, size, private, rights)
     except Exception as error:
@@ -93,6 +95,8 @@ def _send(
         CommitOperationAdd(CARD_NAME, io.BytesIO(card.encode())),
         CommitOperationAdd(PREVIEW_NAME, _preview(folder, manifest)),
     ]
+    if (picture := split_map(manifest)) is not None:
+        additions.append(CommitOperationAdd(MAP_NAME, io.BytesIO(picture)))
     sent = {operation.path_in_repo for operation in additions}
     stale = [f for f in api.list_repo_files(repo, repo_type="dataset") if f not in sent and f not in KEPT]
     commit = api.create_commit(

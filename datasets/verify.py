@@ -15,6 +15,7 @@ from .files import sha256_file
 from .reader import PARTIAL_NAME, Shard, pulled_shards
 from .shard import index_dtype
 from .spec import MANIFEST_NAME, Manifest, ShardEntry, canonical_json, load_manifest
+from .split_map import MAP_NAME
 from .statistics import Tally
 
 
@@ -66,7 +67,8 @@ def verify(
             problems.append(f"{folder}: content_sha256 expected {manifest.content_sha256}, found {content}")
     if deep and not problems and pulled is None:
         problems += _check_counts(folder, manifest, tallies)
-    listed = {MANIFEST_NAME, "README.md", PARTIAL_NAME} | {p for e in manifest.shards for p in (e.path, e.index_path)}
+    listed = {MANIFEST_NAME, "README.md", MAP_NAME, PARTIAL_NAME}
+    listed |= {p for e in manifest.shards for p in (e.path, e.index_path)}
     extra = [p for p in folder.rglob("*") if p.is_file() and p.relative_to(folder).as_posix() not in listed]
     problems += [f"{path}: not part of the data set" for path in sorted(extra) if ".build" not in path.parts]
     size = sum(e.bytes + e.index_bytes for e in here)
