@@ -10,7 +10,8 @@ NAME, VERSION = "alos-dswe", "1.0.0"
 CHIP_SIZE = 512
 NODATA = -9999.0
 MIN_LABELLED = 0.1  # share of a chip's pixels
-# "first" composites: DN = reflectance * gain + 1, earthenginepartners.appspot.com (Hansen et al. 2013, data download)
+# "first" composites: normalised top-of-atmosphere reflectance * gain + 1; the gains as the R package gfcanalysis
+# (scale_toar) has them of Hansen et al. 2013, the 1 is assumed
 GFC_GAINS = {"red": 508, "nir": 254, "swir1": 363, "swir2": 423}
 
 

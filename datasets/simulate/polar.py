@@ -5,8 +5,8 @@ stereographic), and one shapefile ``seaice_s1_<scene id>.shp`` with polygons who
 or I (ice). As in a chart, the polygons follow the truth roughly, leave ground out, and overlap a little.
 
 Sources:
-    EW GRDM: 40 m pixels, 18.9 to 47 degrees over 410 km, five sub-swaths: S1-RS-MDA-52-7440; 10.7 equivalent looks:
-        Sentinel-1 product specification (S1-RS-MDA-52-7441), table of EW GRDM.
+    EW GRDM: 40 m pixels, 18.9 to 47 degrees over 410 km, five sub-swaths, 10.7 equivalent looks: assumed, after the
+        Sentinel-1 Product Definition (S1-RS-MDA-52-7440), whose tables were not at hand.
     NOISE_DB: below the -22 dB that the mission requires; HV of the water in the real patches lies at -28 dB.
     STRETCH: 8-bit DN = 360 * sqrt(sigma0). Real patches of polar-patch are linear in amplitude (their contrast within
         water is that of 11 looks in amplitude); 360 gives their medians, and 255 lies at -3 dB. Third band 85 HV / HH.

@@ -4,10 +4,10 @@ Layout and values after the Sentinel-2 Products Specification Document (S2-PDGS-
 reflectance = (DN + BOA_ADD_OFFSET) / 10000, the offset -1000 from processing baseline 04.00 on, 0 = no data.
 
 Sources:
-    MTF_AT_NYQUIST: the middle of the mission's requirement of 0.15 to 0.30 (Sentinel-2 User Handbook, 2015, sect. 1.4).
-    NOISE: required SNR at the reference radiance (Sentinel-2 User Handbook, table 1: B2 154 at 128, B3 168 at 128, B4
-        142 at 108, B8A 72 at 52, B11 100 at 4, B12 100 at 1.5 W/m2/sr/um), solar irradiance 1941, 1822, 1512, 955, 245,
-        85 W/m2/um and the sun 50 degrees high: reflectance = pi L / (E sin 50) / SNR.
+    MTF_AT_NYQUIST: assumed: the middle of 0.15 to 0.30, the requirement that the Sentinel-2 User Handbook (2015) names.
+    NOISE: assumed: the handbook's required SNR at the reference radiance, B2 154 at 128, B3 168 at 128, B4 142 at 108,
+        B8A 72 at 52, B11 100 at 4, B12 100 at 1.5 W/m2/sr/um, solar irradiance 1941, 1822, 1512, 955, 245, 85 W/m2/um
+        and the sun 50 degrees high: reflectance = pi L / (E sin 50) / SNR. The handbook was not at hand.
 """
 
 from __future__ import annotations
