@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 
 from ..benchmark.published import published_for
-from ..benchmark.records import HEADLINE
+from ..benchmark.records import HEADLINE, Speed
 from ..benchmark.tables import Cell, Column, Row, columns, seeds_in_words
 from ..benchmark.uncertainty import MIN_UNITS as MIN_UNITS_FOR_INTERVAL
 from . import charts
+from .networks import Network, matched
 from .ranking import BoardRow, BoardTable
-from .view import TASKS, Entry, Section, Table, is_leaky, may_show_maps
+from .view import TASKS, Entry, Section, Table, Throughput, is_leaky, may_show_maps
 
 LEAST_SPAN = {"psnr": 1.0}  # dB; an axis is never so narrow that noise looks like a difference
 MAX_UNITS_SHOWN = 60  # per row of evidence; the JSON file holds them all
@@ -18,12 +19,17 @@ SPLIT_ORDER = ("test", "val", "train")
 CHOSEN_ON = frozenset({"val", "train"})  # models are chosen on them: no ranks there, where there is a test split
 
 
-def sections(found: Iterable[BoardTable]) -> list[Section]:
-    """One section per data set name and version, by task; simulated and leaky ones last, versions newest first."""
+def sections(found: Iterable[BoardTable], networks: Sequence[Network] = ()) -> list[Section]:
+    """One section per data set name and version, by task; simulated and leaky ones last, versions newest first.
+
+    Args:
+        found: tables of the board.
+        networks: what the networks alone cost, for plots beside those end to end.
+    """
     groups: dict[tuple[str, str], list[BoardTable]] = {}
     for table in found:
         groups.setdefault((table.dataset, table.version), []).append(table)
-    return sorted((_section(*key, members) for key, members in groups.items()), key=_place)
+    return sorted((_section(*key, members, networks) for key, members in groups.items()), key=_place)
 
 
 def by_task(found: Sequence[Section]) -> list[tuple[str, list[Section]]]:
@@ -36,14 +42,14 @@ def _place(section: Section) -> tuple:
     return list(TASKS).index(section.task), section.simulated, section.leaky, section.name, version
 
 
-def _section(name: str, version: str, members: Sequence[BoardTable]) -> Section:
+def _section(name: str, version: str, members: Sequence[BoardTable], networks: Sequence[Network]) -> Section:
     anchor = f"{name}-{version}"
     ordered = sorted(members, key=lambda t: (SPLIT_ORDER.index(t.split) if t.split in SPLIT_ORDER else 0.5, t.split))
     val = {(r.entry.id, r.row.seeds): r.row.headline for t in ordered[1:] if t.split == "val" for r in t.rows}
     tables = []
     for number, table in enumerate(ordered):
         chosen_on = number > 0 and table.split in CHOSEN_ON
-        tables.append(_table(anchor, table, {} if chosen_on else val, ranked=not chosen_on))
+        tables.append(_table(anchor, table, {} if chosen_on else val, networks, ranked=not chosen_on))
     placed = [r.row for table in ordered for r in table.rows]
     return Section(
         anchor,
@@ -59,7 +65,9 @@ def _section(name: str, version: str, members: Sequence[BoardTable]) -> Section:
     )
 
 
-def _table(section: str, table: BoardTable, val: Mapping[tuple, Cell], *, ranked: bool) -> Table:
+def _table(
+    section: str, table: BoardTable, val: Mapping[tuple, Cell], networks: Sequence[Network], *, ranked: bool
+) -> Table:
     anchor, placed = f"{section}-{table.split}", table.rows
     first = placed[0].row
     found = columns(first.task, first.names)
@@ -84,15 +92,7 @@ def _table(section: str, table: BoardTable, val: Mapping[tuple, Cell], *, ranked
 
     entries = tuple(entry(i, r) for i, r in enumerate((r for r in placed if r.entry.ranked), 1))
     claimed = tuple(entry(i, r) for i, r in enumerate((r for r in placed if not r.entry.ranked), 1))
-    classes: dict[str, list[Entry]] = {}
-    for e in entries:
-        if e.speed and e.row.headline.mean is not None:
-            classes.setdefault(e.device_class, []).append(e)
-    paretos = tuple(
-        (device, charts.pareto([_point(e, head.decimals) for e in members], lower=head.better == "lower"))
-        for device, members in sorted(classes.items())
-        if len(members) > 1
-    )
+    paretos = _paretos([e for e in entries if e.row.headline.mean is not None], networks, head)
     return Table(
         anchor,
         table.split,
@@ -112,6 +112,23 @@ def _table(section: str, table: BoardTable, val: Mapping[tuple, Cell], *, ranked
         any(r.skill is not None for r in placed),
         absent,
     )
+
+
+def _paretos(entries: Sequence[Entry], networks: Sequence[Network], head: Column) -> tuple[Throughput, ...]:
+    """End to end by device class, then the networks alone, each where there are two models and more."""
+    classes: dict[str, list[Entry]] = {}
+    for e in entries:
+        if e.speed:
+            classes.setdefault(e.device_class, []).append(e)
+    plots = [
+        ("end to end", device, [_point(e, e.speed, head.decimals) for e in members])
+        for device, members in sorted(classes.items())
+        if len(members) > 1
+    ]
+    for place, pairs in matched(networks, [e.row.model for e in entries]):
+        plots.append(("network alone", place, [_point(entries[i], n.row, head.decimals) for i, n in pairs]))
+    lower = head.better == "lower"
+    return tuple(Throughput(what, device, charts.pareto(points, lower=lower)) for what, device, points in plots)
 
 
 def _sign(column: Column) -> int:
@@ -163,8 +180,8 @@ def _entry(
     )
 
 
-def _point(entry: Entry, decimals: int) -> charts.Point:
-    row, speed, interval = entry.row, entry.speed, entry.row.headline.interval
+def _point(entry: Entry, speed: Speed, decimals: int) -> charts.Point:
+    row, interval = entry.row, entry.row.headline.interval
     score = f"{row.headline.mean:.{decimals}f}"
     if interval:
         score += f" [{interval.low:.{decimals}f}, {interval.high:.{decimals}f}]"

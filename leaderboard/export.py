@@ -8,14 +8,22 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 from ..benchmark.tables import Cell
+from .networks import Network
 from .ranking import Standing
 from .view import Entry, Section, Table
 
 
-def as_json(sections: Sequence[Section], standings: Sequence[Standing] = ()) -> dict[str, Any]:
-    """All tables with every metric, unit and record id, and the standings over the suite, as JSON values."""
+def as_json(
+    sections: Sequence[Section], standings: Sequence[Standing] = (), networks: Sequence[Network] = ()
+) -> dict[str, Any]:
+    """All tables with every metric, unit and record id, the standings over the suite, what networks cost: as JSON."""
     return {
-        "schema_version": "1.1",
+        "schema_version": "1.2",
+        "networks": [
+            {"label": n.label, "model": n.record.model, "arguments": n.record.arguments, "chip": list(n.record.chip)}
+            | n.row.model_dump(mode="json")
+            for n in networks
+        ],
         "tables": [_table(s, t) for s in sections for t in s.tables],
         "standings": [
             {"team": s.team, "model": s.model, "skills": s.skills, "tasks": s.tasks, "mean": s.mean} for s in standings

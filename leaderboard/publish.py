@@ -19,11 +19,11 @@ MAX_README_BYTES = 1 << 20
 CARD_METRICS = ("iou", "mean_iou", "macro_f1", "psnr", "f1", "precision", "recall", "accuracy", "ssim", "sam", "rmse")
 
 
-def publish(records: str | Path | Sequence[str | Path], out: str | Path) -> Path:
+def publish(records: str | Path | Sequence[str | Path], out: str | Path, speeds: str | Path | None = None) -> Path:
     """Write the page, its data files and a ``README.md`` whose header makes the folder a static Space.
 
     Args:
-        records: as in ``build_site``.
+        records, speeds: as in ``build_site``.
         out: a new folder, an empty one, or one that this function wrote before.
 
     Returns:
@@ -35,7 +35,7 @@ def publish(records: str | Path | Sequence[str | Path], out: str | Path) -> Path
     """
     out = Path(out)
     _check_replaceable(out / README_NAME)
-    build_site(records, out)
+    build_site(records, out, speeds)
     tables = json.loads((out / DATA_NAMES[0]).read_text(encoding="utf-8"))["tables"]
     write_atomic(out / README_NAME, space_card(tables).encode())
     return out

@@ -24,6 +24,7 @@ from . import charts, explore, gallery, view
 from .arrange import by_task, sections
 from .entries import load_entries
 from .export import as_json, as_parquet
+from .networks import Network, by_place, load_networks
 from .ranking import Standing, board_tables, current, standings
 from .skill import is_trivial
 
@@ -52,12 +53,13 @@ class Board:
     sections: Sequence[view.Section]
     standings: Sequence[Standing]
     records: int
+    networks: Sequence[Network] = ()
 
 
 DETAILS = (Detail(), Detail(15), Detail(15, config=False), Detail(0, config=False))  # the first that fits is taken
 
 
-def build_site(records: str | Path | Sequence[str | Path], out: str | Path) -> Path:
+def build_site(records: str | Path | Sequence[str | Path], out: str | Path, speeds: str | Path | None = None) -> Path:
     """Render the page and its data files.
 
     Args:
@@ -65,6 +67,7 @@ def build_site(records: str | Path | Sequence[str | Path], out: str | Path) -> P
             beside them are shown as worst scenes where the data set's licence allows it.
         out: the folder to write ``index.html``, ``leaderboard.json`` and ``leaderboard.parquet`` to, or the path of
             the page (``*.html``), the data files then lie beside it.
+        speeds: folder of records of ``tidemark bench model``, shown as what the networks alone cost; None: nothing.
 
     Returns:
         The path of the page.
@@ -79,10 +82,11 @@ def build_site(records: str | Path | Sequence[str | Path], out: str | Path) -> P
     results = [result for entry in entries for result in entry.results]
     _check_content(results)
     tables = board_tables(entries)
-    found = sections(tables)
-    board = Board(found, standings(tables), len(results))
+    networks = [] if speeds is None else load_networks(speeds)
+    found = sections(tables, networks)
+    board = Board(found, standings(tables), len(results), networks)
     html = _render(board, gallery.find_maps(paths, found))
-    write_atomic(page.with_name(DATA_NAMES[0]), canonical_json(as_json(found, board.standings)))
+    write_atomic(page.with_name(DATA_NAMES[0]), canonical_json(as_json(found, board.standings, networks)))
     write_atomic(page.with_name(DATA_NAMES[1]), as_parquet(found))
     write_atomic(page, html)
     return page
@@ -140,6 +144,7 @@ def _html(board: Board, maps: gallery.Maps, maps_left_out: int, detail: Detail) 
     text = environment.get_template("site.html").render(
         by_task=by_task(board.sections),
         standings=[s for s in board.standings if not all(map(is_trivial, s.entries))],
+        networks=by_place(board.networks),
         records=board.records,
         maps_left_out=maps_left_out,
         max_mb=MAX_PAGE_BYTES // 10**6,

@@ -9,6 +9,7 @@ import typer
 
 from .command import submit_app
 
+SPEEDS = Path(__file__).parent / "speed"
 app = typer.Typer()
 leaderboard_app = typer.Typer(no_args_is_help=True, help="The leaderboard and its page.")
 app.add_typer(leaderboard_app, name="leaderboard")
@@ -19,11 +20,13 @@ app.add_typer(submit_app, name="submit")
 def leaderboard_build(
     records: Annotated[list[Path] | None, typer.Argument(help="Folders of result records.")] = None,
     out: Annotated[Path, typer.Option(help="Folder for index.html and the data beside it.")] = Path("site"),
+    speeds: Annotated[Path | None, typer.Option(help="Folder of records of `tidemark bench model`.")] = None,
 ) -> None:
     """Render the leaderboard page from submissions and result records."""
     from .site import build_site
 
-    print(build_site(records or [Path(__file__).parent / "submissions"], out))
+    own = SPEEDS if records is None and SPEEDS.is_dir() else None
+    print(build_site(records or [Path(__file__).parent / "submissions"], out, speeds or own))
 
 
 @leaderboard_app.command("publish")
@@ -34,7 +37,8 @@ def leaderboard_publish(
     """Write the page as a Hugging Face static Space, ready to upload."""
     from .publish import publish
 
-    folder = publish(records or [Path(__file__).parent / "submissions"], out)
+    own = SPEEDS if records is None and SPEEDS.is_dir() else None
+    folder = publish(records or [Path(__file__).parent / "submissions"], out, own)
     print(f"{folder}; upload it: hf upload OWNER/NAME {folder} --repo-type space")
 
 

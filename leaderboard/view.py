@@ -89,11 +89,20 @@ class Entry:
 
 
 @dataclass(frozen=True)
+class Throughput:
+    """A Pareto plot: the headline against one ``figure`` of throughput in one class of devices."""
+
+    figure: str
+    device: str
+    plot: charts.Pareto
+
+
+@dataclass(frozen=True)
 class Table:
     """One split of one data set version: rows in the order of the headline, and claimed ones apart.
 
-    ``floor`` is the headline of the best trivial row (the frozen one where there is one), ``paretos`` are by device
-    class, ``published`` are others' figures, ``absent`` the classes that occur nowhere and so have no score.
+    ``floor`` is the headline of the best trivial row (the frozen one where there is one), ``paretos`` are by figure
+    and device class, ``published`` are others' figures, ``absent`` the classes that occur nowhere and so have no score.
     """
 
     anchor: str
@@ -108,7 +117,7 @@ class Table:
     entries: tuple[Entry, ...]
     claimed: tuple[Entry, ...]
     has_val: bool
-    paretos: tuple[tuple[str, charts.Pareto], ...]
+    paretos: tuple[Throughput, ...]
     devices: tuple[str, ...]
     published: Published | None
     has_skill: bool
