@@ -11,6 +11,7 @@ import time
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 import yaml
 from tidemark.benchmark import executors, runner
@@ -22,6 +23,7 @@ from tidemark.benchmark.sweep import load_table, plan
 from tidemark.configs import load_config
 from tidemark.datasets.spec import Band
 from tidemark.errors import FormatError, InputError
+from tidemark.models.predictions import Predictions
 from tidemark.models.train import train
 
 PATCHES = {"kind": "classification", "classes": 3, "shape": (2, 32, 32), "dtype": "uint8"}
@@ -112,6 +114,45 @@ def test_data_that_do_not_fit_are_refused_before_any_run(spec, data, tmp_path, c
     with pytest.raises(InputError, match=message):
         reproduce(spec([{"dataset": other}], row), "cpu", data, tmp_path / "runs", say=print)
     assert calls == []
+
+
+def test_a_patch_classifier_is_scored_on_scenes_with_its_classes(spec, data, tmp_path, calls, tiny_dataset):
+    scenes = tiny_dataset(name="scenes", classes=3, chips=4, shape=(2, 48, 80), dtype="uint8")
+    (data / "scenes").symlink_to(scenes.parent)
+    try:
+        made = reproduce(spec([{"dataset": "scenes"}]), "cpu", data, tmp_path / "runs", say=print)
+    finally:
+        (data / "scenes").unlink()
+    (result,) = [r for r in made.results if r.dataset.name == "scenes"]
+    assert result.task == "segmentation" and sum(u.pixels for u in result.units) > 0
+    (path,) = tmp_path.glob("runs/*/*/seed0/on-scenes-1.0.0/test/predictions.h5")
+    predictions = Predictions(path)
+    answer = predictions.read(predictions.chip_ids[0])[0]
+    assert answer.shape == (48, 80) and len(np.unique(answer[:16, :16])) == 1  # a class for every cell of 16 pixels
+
+
+def test_the_first_seed_of_a_row_alone_is_timed_on_each_data_set(spec, data, tmp_path, monkeypatch):
+    table = yaml.safe_load(spec([{"dataset": "away", "splits": ["val", "test"]}]).read_text())
+    table |= {"speed": True}
+    table["profiles"]["cpu"]["seeds"] = [0, 1]
+    (tmp_path / "small.yaml").write_text(yaml.safe_dump(table))
+    asked = []
+
+    def child(arguments, log, environment):
+        asked.append(arguments)
+        if arguments[0] == "train":
+            train(load_config(arguments[1], arguments[2:]), progress=False)
+        else:
+            evaluate_run(arguments[1], arguments[3], dataset=arguments[5] if "--dataset" in arguments else None)
+        return Outcome(Cost())
+
+    monkeypatch.setattr(runner, "child", child)
+    reproduce(tmp_path / "small.yaml", "cpu", data, tmp_path / "runs", say=print)
+    timed = [["--speed" in a for a in asked if a[0] == "evaluate" and f"seed{seed}" in a[1]] for seed in (0, 1)]
+    assert timed == [
+        [True, True, False, True],
+        [False] * 4,
+    ]  # own test, away's val, away's test; the trivial row's test
 
 
 def test_a_missing_data_set_to_score_on_is_named_with_its_command(spec, data, tmp_path):

@@ -246,6 +246,20 @@ def test_below_nine_units_the_table_says_that_there_is_no_rank():
     assert not any("rank" in note for note in alone.notes)
 
 
+def test_rows_of_one_name_are_told_apart_by_their_recipes():
+    recipe = "DATA: {{NAME: toy, VERSION: 1.0.0, BANDS: [{}]}}\nMODEL: {{NAME: unet}}\nTRAIN: {{LOSS: {}, DEVICE: {}}}"
+    settings = [("hh, hv", "bce", "cpu"), ("hh", "bce", "cuda"), ("hh, hv", "dice", "cpu")]
+    records = [
+        record(f"m{i}", config=recipe.format(*values), label="U-Net", hit=80 - i) for i, values in enumerate(settings)
+    ]
+    (made,) = tables(rows(records))
+    assert [cells[0] for cells in made.cells] == ["U-Net", "U-Net; bands hh", "U-Net; loss dice"]
+    (made,) = tables(rows(records[:2]))
+    assert [cells[0] for cells in made.cells] == ["U-Net; bands hh, hv", "U-Net; bands hh"]
+    (made,) = tables(rows([record("a", label="U-Net", hit=60), record("b", label="U-Net", config="[", hit=50)]))
+    assert [cells[0] for cells in made.cells] == ["U-Net", "U-Net"]  # nothing is known
+
+
 def test_weights_from_other_data_are_called_so():
     config = "DATA: {NAME: alps, VERSION: 2.0.0}"
     (row,) = rows([record("unet", config=config, label="U-Net")])

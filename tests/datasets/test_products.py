@@ -12,11 +12,13 @@ import pytest
 import rasterio
 from rasterio import features
 from rasterio.vrt import WarpedVRT
+from scipy import ndimage
 from tidemark.datasets import raster
 from tidemark.datasets.simulate import alos_dswe, ancillary, dswe, l8s2, sentinel2
 from tidemark.datasets.simulate.l8s2 import simulate_l8s2
 from tidemark.datasets.simulate.products import MAX_SCENES, PRODUCTS, refuse_options, simulate_product
 from tidemark.datasets.simulate.tibet import scene_numbers
+from tidemark.datasets.simulate.world import SAND, make_world
 from tidemark.errors import InputError, StorageError
 
 SIZES = {"alos-dswe": 160, "tibet-water": 160, "polar-ice": 192, "l8s2": 128}
@@ -112,6 +114,23 @@ def test_scenes_share_no_ground_and_no_names():
     assert apart.min() > 1.2 * size * alos_dswe.PIXEL_M  # a tenth for the turned grids
     tiles = {sentinel2.tile_name(*l8s2.corner_of(i)) for i in range(MAX_SCENES["l8s2"])}
     assert len(tiles) == MAX_SCENES["l8s2"]
+
+
+def test_wide_ground_has_a_lake_and_dark_sand_broader_than_a_chip():
+    def widest(mask):
+        parts = ndimage.find_objects(ndimage.label(mask)[0])
+        return max((max(rows.stop - rows.start, columns.stop - columns.start) for rows, columns in parts), default=0)
+
+    worlds = [
+        make_world(np.random.default_rng(seed), 512, 10.0, "hills", 0.25, farmed=False, wide=wide)
+        for wide in (False, True)
+        for seed in (1, 2)
+    ]
+    water, sand = ([widest(layer) for layer in layers] for layers in zip(
+        *((world.water, world.cover == SAND) for world in worlds), strict=True))  # fmt: skip
+    assert min(water[2:]) > 256 and min(sand[2:]) > 256 > max(sand[:2])
+    with pytest.raises(InputError, match="wide ground is there for tibet-water alone"):
+        simulate_product("polar-ice", "never", scenes=1, size=128, wide=True)
 
 
 def test_the_command_names_the_next_one(tmp_path):

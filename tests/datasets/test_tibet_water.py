@@ -1,5 +1,7 @@
 """tibet-water: both orbits and their contexts at the right place, the published split, scenes left out by name."""
 
+from collections import Counter
+
 import geopandas
 import numpy as np
 import pytest
@@ -164,6 +166,18 @@ def test_scenes_that_share_ground_stay_together(folder, tmp_path):
     assert set(split_of.values()) == {"train", "val", "test"}
     checks = {c.name: c.status for c in audit(made).checks}
     assert checks["scenes"] == "pass" and checks["footprints"] == "pass"
+
+
+def test_the_share_that_is_held_out_is_a_parameter_of_the_build(folder, tmp_path):
+    for number in (2, 3, 4, 5, 6, 10, 11):
+        add_scene(folder, number)
+    plan = plan_data_set("tibet-water", folder, split="by-ground", held_out=0.4)
+    counts = Counter(scene.split for scene in plan.scenes)
+    assert counts["val"] == counts["test"] == 4 and plan.header.builder.parameters["held_out"] == 0.4
+    assert "dealt 20 : 40 : 40" in plan.header.description
+    for wrong in (0, 0.5, "half", True):
+        with pytest.raises(InputError, match="held_out must be a share from 0.05 to 0.4"):
+            plan_data_set("tibet-water", folder, split="by-ground", held_out=wrong)
 
 
 def test_a_context_that_reaches_into_another_split_fails_the_audit(folder, tmp_path):

@@ -69,6 +69,23 @@ def test_stored_values_become_physical_and_invalid_where_any_band_is():
     assert valid.tolist() == [[False, True]] and np.isfinite(image).all()
 
 
+def test_partial_data_are_valid_where_any_band_is():
+    bands = [Band(name="a", nodata=0), Band(name="b", nodata=0)]
+    image, valid = to_physical(np.array([[[0, 4, 0]], [[7, 8, 0]]], np.uint16), bands, partial=True)
+    assert valid.tolist() == [[True, True, False]] and image.tolist() == [[[0, 4, 0]], [[7, 8, 0]]]
+
+
+@pytest.mark.parametrize("model", ["majority", "pixel-forest"])
+def test_maps_of_three_classes_have_trivial_rows(tiny_dataset, tmp_path, model):
+    folder = tiny_dataset(classes=3, chips=4, shape=(2, 32, 32))
+    arguments = {} if model == "majority" else {"trees": 4, "windows_px": [1], "pixels": 2000}
+    run = fit_predict(config(folder, model, **arguments), tmp_path / "run")
+    counts = sum(np.bincount(v[v < 3], minlength=3) for v in truth(folder, "train").values())
+    for class_map, probability in predicted(run, folder, "val").values():
+        assert class_map.shape == (32, 32) and probability is None and set(np.unique(class_map)) <= {0, 1, 2, 255}
+        assert model != "majority" or set(np.unique(class_map)) <= {int(counts.argmax()), 255}
+
+
 def test_chips_give_the_bands_that_were_asked_for_in_that_order(water):
     both, swapped = (next(iter(ChipArrays(water, "val", bands))) for bands in ((), ("b1", "b0")))
     np.testing.assert_array_equal(both.image[::-1], swapped.image)
