@@ -4,8 +4,8 @@ Sources:
     Global Forest Change 2000-2020 v1.8, product ``first``: M. C. Hansen et al., "High-Resolution Global Maps of
         21st-Century Forest Cover Change", Science 342, 2013, doi 10.1126/science.1244693: growing-season composites of
         red, NIR, SWIR1 and SWIR2 in 8 bits, g of 508, 254, 363 and 423 (so the R package gfcanalysis, ``scale_toar``),
-        0 = no data; tiles of 10 degrees with 40000 x 40000 pixels, named by their top-left corner. That DN = rho * g + 1
-        is assumed; and the real composites hold top-of-atmosphere reflectance, these hold that of the surface.
+        0 = no data; tiles of 10 degrees with 40000 x 40000 pixels, named by their top-left corner. DN = rho * g + 1 is
+        assumed, and the real composites hold top-of-atmosphere reflectance, these hold that of the surface.
     HAND from the Copernicus GLO-30 DEM (ASF, https://glo-30-hand.s3.amazonaws.com/readme.html): float32 metres on the
         DEM's tiles of 1 degree with 3600 x 3600 pixels whose centres lie on whole arc seconds, NaN = no data.
 """

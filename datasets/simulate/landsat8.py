@@ -8,9 +8,9 @@ Level 2): uint16, 0 = fill; surface reflectance = DN * 2.75e-5 - 0.2; top-of-atm
 Sources:
     BANDPASS: OLI from Sentinel-2A reflectance, slope and offset,
         https://hls.gsfc.nasa.gov/algorithms/bandpass-adjustment.
-    PSF: assumed: an edge slope of 0.027 per metre (0.054 in the pan band), the least that OLI's requirements allow as E.
-        Knight and G. Kvaran (2014, doi 10.3390/rs61110286) report them; their table was not at hand. A Gaussian's is
-        1 / (sigma sqrt(2 pi)).
+    PSF: assumed: an edge slope of 0.027 per metre (0.054 in the pan band), the least that OLI's requirements allow as
+        E. Knight and G. Kvaran (2014, doi 10.3390/rs61110286) report them; their table was not at hand. A Gaussian's
+        is 1 / (sigma sqrt(2 pi)).
     NOISE: assumed: the required SNR at typical radiance, B2 130 at 40, B3 100 at 30, B4 90 at 22, B5 90 at 14, B6 100
         at 4, B7 100 at 1.7, B8 80 at 23 W/m2/sr/um, turned into reflectance as in ``sentinel2.py``. R. Morfitt et al.
         (2015, doi 10.3390/rs70202208) measured far better ones in orbit; their tables were not at hand.
