@@ -63,7 +63,7 @@ def test_every_folder_says_that_it_is_simulated(folders, name):
 
 
 @pytest.mark.parametrize(
-    "wrong", [dict(product="s3"), dict(scenes=0), dict(scenes=73), dict(size=64), dict(size=10**5), dict(seed=-1)]
+    "wrong", [dict(product="s3"), dict(scenes=0), dict(scenes=121), dict(size=64), dict(size=10**5), dict(seed=-1)]
 )
 def test_numbers_out_of_range_are_refused(tmp_path, wrong):
     with pytest.raises(InputError):
