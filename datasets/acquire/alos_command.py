@@ -111,6 +111,9 @@ def acquire_alos_dswe(
             failed = _fetch(todo, out, session, ledger, jobs, max_bytes, bar)
     if failed:
         raise _partial(failed, out)
+    if unread := [pair for pair in pairs if pair.unread]:
+        first = f"{len(unread)} granules could not be looked at, first {unread[0].granule.name}: {unread[0].reason}"
+        raise PartialResultError(first, where=out, hint="run it again")
     return pairs
 
 

@@ -15,7 +15,7 @@ from pathlib import Path
 import requests
 import shapely
 
-from ...errors import InputError, TidemarkError
+from ...errors import ArchiveError, InputError, TidemarkError
 from ..dswe import MAX_DAYS
 from . import dswe, stac, tiles
 from .asf import GRANULE, Granule
@@ -24,8 +24,10 @@ from .items import Item
 from .pair_rule import Choice, choose
 from .ranges import open_remote
 from .report import Decision
+from .session import LoginError
 from .stac import Scene
 
+UNREAD = "not looked at"
 MAX_LIST_BYTES = 64 << 20
 _TILE = re.compile(r"L[TEC]0[45789]_CU_\d{6}_\d{8}_\d{8}_\d{2}")
 
@@ -43,6 +45,11 @@ class Pair:
     def accepted(self) -> bool:
         """Whether its files are to be fetched."""
         return not self.reason
+
+    @property
+    def unread(self) -> bool:
+        """Whether the archive failed, so that another run may decide."""
+        return self.reason.startswith(UNREAD)
 
     @property
     def decision(self) -> Decision:
@@ -84,6 +91,10 @@ def decide(
 
     Returns:
         A pair, taken or refused, for every granule, and a line for every malformed item of the catalogue.
+
+    Raises:
+        LoginError: the archive's files ask for a login; nothing could be decided.
+        ArchiveError: the catalogue does not answer.
     """
     pairs, malformed = [], []
     open_tile = open_tile or (lambda url: open_remote(url, session))
@@ -96,8 +107,11 @@ def decide(
             choice = choose(
                 granule.time.date(), dates, lambda some, g=granule: dswe.measure(some, g.footprint, open_tile)
             )
+        except LoginError:
+            raise
         except TidemarkError as error:  # one unreadable tile costs one granule
-            pairs.append(Pair(granule, (), None, f"DSWE cannot be read: {error}"))
+            failed = isinstance(error, ArchiveError)
+            pairs.append(Pair(granule, (), None, f"{UNREAD if failed else 'DSWE cannot be read'}: {error}"))
             continue
         pairs.append(Pair(granule, choice.tiles, choice, choice.reason))
     return pairs, malformed

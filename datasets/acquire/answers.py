@@ -11,7 +11,7 @@ from urllib3 import exceptions as urllib3_errors
 from ...errors import ArchiveError, TidemarkError
 from .hosts import Services, origin, without_query
 from .login import form_of, sign_in
-from .session import MAX_REDIRECTS, GuardedAdapter
+from .session import MAX_REDIRECTS, GuardedAdapter, LoginError
 
 MAX_ANSWER_BYTES = 64 << 20
 
@@ -115,6 +115,7 @@ def status_error(answer: requests.Response, adapter: Any) -> ArchiveError:
     if status == 401:
         what = "the login is missing, wrong or expired (401)"
         hint = f"set {names}" if names else "the archive has begun to ask for a login"
+        return LoginError(what, where=where, hint=hint)
     elif status == 403:
         what = "this account may not have it (403)"
         hint = "accept the archive's terms and authorise its application in your profile there, or renew the token"

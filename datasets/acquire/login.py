@@ -14,7 +14,7 @@ from urllib3 import exceptions as urllib3_errors
 
 from ...errors import ArchiveError
 from .hosts import Login, Services, origin
-from .session import credentials
+from .session import LoginError, credentials
 
 MAX_PAGE_BYTES = 1 << 20
 
@@ -32,11 +32,13 @@ def form_of(services: Services, asked: str, answered: str) -> Login | None:
 def sign_in(session: requests.Session, login: Login, answer: requests.Response) -> None:
     """Fill in the form that came as ``answer``; the session keeps the cookie.
 
-    Raises ArchiveError without credentials, or where the site does not accept them.
+    Raises:
+        LoginError: there are no credentials, or the site does not accept them.
+        ArchiveError: it does not answer.
     """
     user, password = credentials(login)
     if not (user and password):
-        raise ArchiveError(
+        raise LoginError(
             "the login is missing", where=origin(login.url),
             hint=f"set {login.username} and {login.password}, or a line for {origin(login.url)} in ~/.netrc",
         )  # fmt: skip
@@ -50,7 +52,7 @@ def sign_in(session: requests.Session, login: Login, answer: requests.Response) 
     except (requests.RequestException, urllib3_errors.HTTPError, UnicodeError) as error:
         raise ArchiveError(f"the login failed ({type(error).__name__})", where=origin(login.url)) from None
     if not accepted or urljoin(login.url, target).partition("?")[0] == login.url:
-        raise ArchiveError(
+        raise LoginError(
             "the login was not accepted", where=origin(login.url),
             hint=f"check {login.username} and {login.password} in a browser",
         )  # fmt: skip

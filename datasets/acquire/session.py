@@ -19,11 +19,15 @@ from urllib3 import exceptions as urllib3_errors
 from urllib3.util.retry import Retry
 
 from ... import __version__
-from ...errors import ConfigError
+from ...errors import ArchiveError, ConfigError
 from .hosts import Login, Services, origin
 
 TRANSIENT = (408, 425, 429, 500, 502, 503, 504)
 MAX_REDIRECTS = 10
+
+
+class LoginError(ArchiveError):
+    """A login is missing, wrong or expired: no other file of that archive will come either."""
 
 
 @dataclass(frozen=True)

@@ -260,6 +260,25 @@ def test_dswe_that_cannot_be_read_costs_one_granule(world, archive, config, pair
     assert [p.accepted for p in pairs] == [True, False] and "not a GeoTIFF" in pairs[1].reason
 
 
+def test_without_a_login_nothing_is_refused_but_said(world, archive, config, pair, tmp_path):
+    for path in [path for path in archive.files if path.endswith("INWAM.TIF")]:
+        archive.says(path, 401)
+    with pytest.raises(ArchiveError, match="401"):
+        acquire_alos_dswe(tmp_path, aoi=AREA, **DAYS, config=config)
+    assert not (tmp_path / "alos-dswe.csv").exists()
+
+
+def test_a_granule_that_could_not_be_looked_at_ends_in_a_partial_result(world, archive, config, pair, tmp_path):
+    world.add_granule(1, "2007-07-11")
+    name = world.add_dswe(1, "2007-07-11", tile="019010")
+    archive.says(next(path for path in archive.files if name in path), 500, times=2)
+    with pytest.raises(PartialResultError, match="1 granules could not be looked at, first AP_07440_FBD_F0710_RT1"):
+        acquire_alos_dswe(tmp_path, aoi=AREA, **DAYS, config=config)
+    assert (tmp_path / f"alos/{pair[0]}/{pair[0]}_HH.tif").is_file()
+    assert report(tmp_path)[1]["reason"].startswith("not looked at: ")
+    assert all(p.accepted for p in acquire_alos_dswe(tmp_path, aoi=AREA, **DAYS, config=config))
+
+
 def test_the_limit_stops_before_the_first_product(world, archive, config, pair, tmp_path):
     with pytest.raises(InputError, match="--max-bytes allows"):
         acquire_alos_dswe(tmp_path, aoi=AREA, **DAYS, config=config, max_bytes=1000)
