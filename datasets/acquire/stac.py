@@ -26,6 +26,7 @@ from .hosts import Services, without_query
 
 PAGE_ITEMS = 100
 MAX_ITEMS = 20_000
+MAX_PAGES = 2_000  # a service may give fewer items a page than it is asked for
 MAX_PAGE_BYTES = 64 << 20  # a page of 100 Landsat items has 2 MB
 MAX_ASSETS = 200
 Bounds = tuple[float, float, float, float]  # west, south, east, north in degrees
@@ -116,14 +117,14 @@ def search(
         The scenes, and for each malformed item a line that names it and its fault.
 
     Raises:
-        InputError: a host that is not on the list, more than ``MAX_ITEMS`` items.
+        InputError: a host that is not on the list, more than ``MAX_ITEMS`` items or ``MAX_PAGES`` pages.
         ArchiveError: the service does not answer, or not as STAC says.
     """
     url, theirs = services.service(service).url, services.collection(service, collection)
     found: dict[str, Scene] = {}
     seen: set[str] = set()
     malformed: list[str] = []
-    for page in _pages(url, theirs, area.bounds, days, session):
+    for number, page in enumerate(_pages(url, theirs, area.bounds, days, session), 1):
         items = [item for item in page if isinstance(item, dict)]
         ids = {str(item.get("id"))[:200] for item in items}
         if ids <= seen:
@@ -131,8 +132,12 @@ def search(
                 f"the pages go in circles after {len(seen)} items", where=without_query(url), hint="try again later"
             )
         seen |= ids
-        if len(seen) > MAX_ITEMS:
-            raise InputError(f"more than {MAX_ITEMS} items", where=theirs, hint="ask for a smaller area or fewer days")
+        if len(seen) > MAX_ITEMS or number > MAX_PAGES:
+            raise InputError(
+                f"more than {MAX_ITEMS} items or {MAX_PAGES} pages",
+                where=theirs,
+                hint="ask for a smaller area or fewer days",
+            )
         for item in items:
             try:
                 scene = read_item(item)

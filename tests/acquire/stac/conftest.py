@@ -5,7 +5,7 @@ Forms of the replies, as documented or published by:
         github.com/stac-utils/stac-asset (STAC 1.0.0; proj:epsg; assets blue to swir22, qa_pixel, MTL.json, each with an
         ``alternate`` S3 location; ids of surface reflectance end in ``_SR``).
     Earth Search items (sentinel-2-c1-l2a): S2B_T38XNF_20250422T091553_L2A in the tests of
-        github.com/philvarner/stac-factory (assets blue to swir22, nir08 for B8A, scl; s2:product_uri; file:size).
+        github.com/philvarner/stac-factory (assets blue to swir22, nir08 for B8A, scl; s2:product_uri; file extension).
     Planetary Computer items (sentinel-1-rtc): datasets/sentinel-1-rtc of github.com/microsoft/planetary-computer-tasks
         (sat:orbit_state, sar:instrument_mode, sar:polarizations; assets vv, vh of gamma0, no data -32768), with the
         answer of its SAS endpoint ``/api/sas/v1/token/{collection}`` (token, msft:expiry).
@@ -16,6 +16,7 @@ Forms of the replies, as documented or published by:
 from __future__ import annotations
 
 import datetime
+import hashlib
 import json
 import re
 import threading
@@ -248,7 +249,8 @@ def sentinel2_item(service, folder, cloud=1.0):
         path = next(folder.glob(f"GRANULE/*/IMG_DATA/*/*_{band}_*.tif"))
         url = service.add(path, f"sentinel-2-c1-l2a/{name}/{band}.tif")
         assets[asset] = {"href": url, "type": "image/tiff; application=geotiff; profile=cloud-optimized",
-                         "roles": ["data"], "file:size": path.stat().st_size}  # fmt: skip
+                         "roles": ["data"], "file:size": path.stat().st_size,
+                         "file:checksum": "1220" + hashlib.sha256(path.read_bytes()).hexdigest()}  # fmt: skip
     bounds, epsg = footprint(path)
     properties = {
         "eo:cloud_cover": cloud, "platform": "sentinel-2a", "proj:epsg": epsg,

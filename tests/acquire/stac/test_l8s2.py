@@ -100,6 +100,16 @@ def test_whole_files_are_the_archives_own(acquire, small_archive, tmp_path):
         assert copied.read_bytes() == original.read_bytes()
 
 
+def test_a_whole_file_whose_bytes_are_not_the_catalogues_is_set_aside(acquire, small_archive, tmp_path):
+    path = next(small_archive.rglob("*_B11_20m.tif"))
+    data = bytearray(path.read_bytes())
+    data[-1] ^= 1
+    path.write_bytes(data)
+    with pytest.raises(PartialResultError, match="15 files fetched.*1 failed.*B11_20m.tif.*sha256"):
+        acquire(whole=True)
+    assert not list((tmp_path / "out").rglob("*_B11_20m.tif"))
+
+
 def test_another_area_of_the_same_product_does_not_take_its_place(acquire, tmp_path):
     acquire()
     with pytest.raises(InputError, match="asked for is .*--out of its own"):

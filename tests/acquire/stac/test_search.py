@@ -86,10 +86,11 @@ def test_pages_that_repeat_end_in_an_error(service, fill, find):
         find()
 
 
-def test_pages_that_never_end_stop_at_a_limit(service, find, archive_tools, monkeypatch):
+@pytest.mark.parametrize(("name", "limit"), [("MAX_ITEMS", 500), ("MAX_PAGES", 5)])
+def test_pages_that_never_end_stop_at_a_limit(service, find, archive_tools, monkeypatch, name, limit):
     from tidemark.datasets.acquire import stac
 
-    monkeypatch.setattr(stac, "MAX_ITEMS", 500)
+    monkeypatch.setattr(stac, name, limit)
     made = iter(range(10**6))
 
     def endless(matching, body, url):
@@ -101,7 +102,7 @@ def test_pages_that_never_end_stop_at_a_limit(service, find, archive_tools, monk
         return {"type": "FeatureCollection", "features": new, "links": [following]}
 
     service.page = endless
-    with pytest.raises(InputError, match="more than 500 items.*smaller area"):
+    with pytest.raises(InputError, match=f"more than .*{limit} .*smaller area"):
         find()
     assert service.count("/search") == 6
 
