@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from . import optical
+from .products import dealt
 from .spec import Array, Band, BuilderInfo, Header, Task
 
 NAME, VERSION = "l8s2", "1.0.0"
@@ -18,8 +19,8 @@ L8_UM, PAN_UM = (0.482, 0.561, 0.655, 0.865, 1.609, 2.201), 0.590
 S2_UM = (0.4924, 0.5598, 0.6646, 0.8647, 1.6137, 2.2024)
 
 
-def header(parameters: dict[str, Any], split: str, simulated: bool, name: str = NAME) -> Header:
-    """The header; ``name`` differs for the authors' own pairs."""
+def header(parameters: dict[str, Any], split: str, simulated: bool, name: str = NAME, held_out: float = 0.15) -> Header:
+    """The header; ``name`` differs for the authors' own pairs; ``held_out``: share of tiles of val, and of test."""
     l8 = tuple(
         Band(name=n, sensor="Landsat-8 OLI", unit="reflectance", scale=optical.L8_SCALE, offset=optical.L8_OFFSET,
              nodata=optical.L8_FILL, wavelength_um=um)
@@ -35,7 +36,8 @@ def header(parameters: dict[str, Any], split: str, simulated: bool, name: str = 
         wavelength_um=PAN_UM,
     )  # fmt: skip
     rule = {
-        "by-tile": "All pairs of one MGRS tile are in one split; the tiles are dealt 70 : 15 : 15.",
+        "by-tile": "All pairs of one MGRS tile are in one split; the tiles are "
+        + ("dealt 70 : 15 : 15." if held_out == 0.15 else f"{dealt(held_out)}."),
         "published": "The split is that of the authors' table.",
     }[split]
     return Header(

@@ -34,7 +34,7 @@ from ..l8s2_header import (
 from ..l8s2_products import FORMATS, L8_BANDS, group, partner
 from ..labelled import relative_error
 from ..plan import ChipRef, Plan, SceneJob
-from ..products import FRACTIONS, is_simulated, make_plan, read_text, relative_errors, source_files
+from ..products import fractions, is_simulated, make_plan, read_text, relative_errors, source_files
 from ..spec import SkippedScene
 from ..splits import by_group
 
@@ -45,15 +45,16 @@ SHIFT_CHIPS = 16  # whose median decides
 NIR = 3  # the band in which both see most
 
 
-def plan(source: Path, *, max_days: int = 1, split: str | None = None) -> Plan:
+def plan(source: Path, *, max_days: int = 1, split: str | None = None, held_out: float = 0.15) -> Plan:
     """Plan the data set from products, or from the authors' pairs.
 
     Args:
         source: folder of products, or of the authors' HDF5 files with their table.
         max_days: between the acquisitions of the two sensors.
         split: for the authors' pairs, ``published`` (their table) or ``by-tile``; products are split by MGRS tile.
+        held_out: of products: share of the tiles for validation, and for the test.
     """
-    folder = Path(source).absolute()
+    folder, shares = Path(source).absolute(), fractions(held_out, NAME)
     if not isinstance(max_days, int) or not 0 <= max_days <= 30:
         raise InputError(f"max_days must be 0 to 30, found {max_days!r}", where=NAME)
     if l8s2_pairs.tables(folder):
@@ -67,14 +68,15 @@ def plan(source: Path, *, max_days: int = 1, split: str | None = None) -> Plan:
             found.append((scene, s2, *partner(folder, scene, s2, landsat, max_days)))
         except InputError as error:
             skipped.append(SkippedScene(id=scene, reason=str(relative_error(error, folder))))
-    split_of = by_group({f[0]: f[1]["tile"] for f in found}, FRACTIONS) if found else {}
+    split_of = by_group({f[0]: f[1]["tile"] for f in found}, shares) if found else {}
     parts = []
     for scene, s2, grid, l8 in found:
         names = (*s2["bands"].values(), *l8["bands"].values(), *l8["pan"].values())
         payload = {"s2": s2, "l8": l8}
         sources = source_files(folder, names)
         parts.append((scene, split_of[scene], grid, s2["date"], sources, payload))
-    stated = header({"max_days": max_days}, "by-tile", is_simulated(folder))
+    own_shares = {} if held_out == 0.15 else {"held_out": held_out}
+    stated = header({"max_days": max_days} | own_shares, "by-tile", is_simulated(folder), held_out=held_out)
     return make_plan(stated, folder, parts, lambda grid: len(windows(grid.height, grid.width)), skipped)
 
 
