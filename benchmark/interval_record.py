@@ -37,6 +37,18 @@ class State(Strict):
     sharpness: dict[str, list[float]]
 
 
+class Crossed(Strict):
+    """Coverage by band and level, and pooled, of the ``scenes`` of both splits, each calibrated on all the others.
+
+    What is off in a whole scene (haze, calibration) makes its coverage high or low as a whole, so that two splits of
+    some twenty scenes differ by chance; this uses every scene for both ends and shows what a new scene may expect.
+    """
+
+    scenes: int
+    coverage: list[list[float]]
+    pooled: dict[str, Interval]
+
+
 class UncertaintyRecord(Strict):
     """``uncertainty.json``.
 
@@ -59,6 +71,7 @@ class UncertaintyRecord(Strict):
     factors: list[list[float]]
     before: State
     after: State
+    crossed: Crossed
     psnr_db: float
     rmse: list[float]
     correlation: list[float | None]
@@ -93,6 +106,8 @@ def uncertainty_table(records: Sequence[UncertaintyRecord]) -> Any:
             cells = (_percent(getattr(one, when).pooled[f"{level:g}"]) for one in records)
             table.add_row(f"inside the {level:.0%} interval, {when}", *cells)
         table.add_row(f"farthest band at {level:.0%}, after", *(_farthest(one, level) for one in records))
+        crossed = (_percent(one.crossed.pooled[f"{level:g}"]) for one in records)
+        table.add_row(f"inside at {level:.0%}, each scene calibrated on all others", *crossed)
     table.add_row("mean half width at 68%, after", *(f"{np.mean(one.after.sharpness['0.68']):.4f}" for one in records))
     table.add_row("r of sigma and |error|", *(_mean([r for r in one.correlation if r is not None]) for one in records))
     return table

@@ -12,7 +12,7 @@ from ..datasets.files import write_atomic
 from ..datasets.spec import Manifest, canonical_json, load_manifest
 from ..errors import InputError, WeightsError
 from . import intervals
-from .interval_record import RECORD_NAME, SHOWN, DatasetReference, State, UncertaintyRecord
+from .interval_record import RECORD_NAME, SHOWN, Crossed, DatasetReference, State, UncertaintyRecord
 from .reflectance import BORDER_PX, psnr
 from .uncertainty import estimate
 
@@ -61,6 +61,7 @@ def measure_uncertainty(
     predictive = Predictive(members, method, passes=PASSES if passes is None else passes)
     fitted = _sums(predictive, batches(calibrate))
     factors = intervals.factors_for(sum(one["ratios"] for one in fitted.values()), intervals.LEVELS)
+    measured = _sums(predictive, batches(split))
     scale = SigmaScale(
         method=method,
         passes=predictive.passes,
@@ -86,7 +87,8 @@ def measure_uncertainty(
         bands=[band.name for band in pretrained[0].harmonization.target],
         levels=list(scale.levels),
         factors=factors.tolist(),
-        **_scores(_sums(predictive, batches(split)), factors, manifest),
+        **_scores(measured, factors, manifest),
+        crossed=_crossed(np.stack([one["ratios"] for one in (*fitted.values(), *measured.values())])),
         provenance=provenance(str(place)).model_dump(mode="json"),
     )
     out = Path(runs[0]) / f"uncertainty-{method}" if out is None else Path(out)
@@ -171,12 +173,29 @@ def _scores(found: dict[int, intervals.Sums], factors: np.ndarray, manifest: Man
     }
 
 
-def _state(ratios: np.ndarray, factors: np.ndarray, moments: np.ndarray) -> State:
+def _crossed(ratios: np.ndarray) -> Crossed:
+    """From (U,C,bins) counts of all scenes."""
+    known = ratios[ratios.sum((1, 2)) > 0]
+    total = known.sum(0)
+    factors = np.stack([intervals.factors_for(total - one, intervals.LEVELS) for one in known])  # (U,C,L)
+    shares = np.stack([intervals.coverage(known, factors[..., i]) for i in range(len(intervals.LEVELS))], -1)
+    counts = known.sum(-1)  # (U,C)
+    covered = np.where(counts[..., None] > 0, shares * counts[..., None], 0)
     pooled = {}
     for level in SHOWN:
-        sums = _pooled(ratios, factors, level)
-        known = estimate(sums[None], lambda pooled_sums: pooled_sums[..., 0] / pooled_sums[..., 1])
-        pooled[f"{level:g}"] = (known.mean, known.low, known.high)
+        sums = np.stack([covered[..., intervals.LEVELS.index(level)].sum(1), counts.sum(1)], 1)
+        pooled[f"{level:g}"] = _with_interval(sums)
+    return Crossed(scenes=len(known), coverage=(covered.sum(0) / counts.sum(0)[:, None]).tolist(), pooled=pooled)
+
+
+def _with_interval(sums: np.ndarray) -> tuple[float, float | None, float | None]:
+    """Covered share and its 95 % interval over scenes, from covered and all values of each, (U, 2)."""
+    known = estimate(sums[None], lambda pooled: pooled[..., 0] / pooled[..., 1])
+    return known.mean, known.low, known.high
+
+
+def _state(ratios: np.ndarray, factors: np.ndarray, moments: np.ndarray) -> State:
+    pooled = {f"{level:g}": _with_interval(_pooled(ratios, factors, level)) for level in SHOWN}
     width = intervals.sharpness(moments)
     return State(
         coverage=np.stack(

@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 import torch
 from tidemark.benchmark.interval_record import read_record
-from tidemark.benchmark.interval_run import measure_uncertainty
+from tidemark.benchmark.interval_run import _crossed, measure_uncertainty
+from tidemark.benchmark.intervals import EDGES, LEVELS
 from tidemark.benchmark.verbs import app
 from tidemark.datasets.l8s2_header import header
 from tidemark.datasets.spec import Array
@@ -87,6 +88,8 @@ def test_calibrated_intervals_hold_on_data_they_have_not_seen(method, data, weig
     np.testing.assert_allclose(after[:, record.levels.index(0.68)], 0.68, atol=0.03)
     np.testing.assert_allclose(after[:, record.levels.index(0.95)], 0.95, atol=0.03)
     assert record.after.pooled["0.68"][0] == pytest.approx(0.68, abs=0.03)
+    assert record.crossed.pooled["0.95"][0] == pytest.approx(0.95, abs=0.02)
+    assert record.crossed.scenes == 4
     assert set(record.scenes) == {"test-0", "test-1"}
     assert record.after.pooled["0.68"][1] is None  # two scenes make no interval
     assert read_record(tmp_path) == record
@@ -95,6 +98,17 @@ def test_calibrated_intervals_hold_on_data_they_have_not_seen(method, data, weig
         kept = from_pretrained(run).harmonization.sigma
         assert kept.method == method
         assert np.allclose(kept.factors, record.factors)
+
+
+def test_each_scene_is_calibrated_on_all_the_others():
+    # Ratios of 1 in two scenes and of 100 in the third: what two say holds for none but the other of them.
+    ratios = np.zeros((3, 1, len(EDGES) + 1), np.int64)
+    for scene, ratio in enumerate((1.0, 1.0, 100.0)):
+        ratios[scene, 0, np.searchsorted(EDGES, ratio)] = 1000
+    crossed = _crossed(ratios)
+    by_hand = [1.0, 1.0, 0.0]  # at 95 % the third gets about 1, and each of the first two gets about 100
+    assert crossed.pooled["0.95"][0] == pytest.approx(np.mean(by_hand), abs=0.01)
+    assert crossed.coverage[0][LEVELS.index(0.95)] == pytest.approx(2 / 3, abs=0.01)
 
 
 def test_the_same_measurement_gives_the_same_figures(data, weights, tmp_path):
