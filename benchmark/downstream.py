@@ -56,12 +56,20 @@ def ndvi(images: NDArray) -> NDArray[np.float64]:
     )
 
 
+def bright(images: NDArray) -> NDArray[np.bool_]:
+    """(…, 6, H, W) to (…, H, W): where red and near infrared suffice for an index."""
+    return np.abs(images[..., RED, :, :] + images[..., NIR, :, :]) > reflectance.INDEX_MIN_SUM
+
+
 def same_day_sums(location: Location, name: str) -> NDArray[np.float64]:
-    """(8,) sums of Sentinel-2's NDVI against Landsat's of the same day, all days together."""
-    indices = {"ndvi": (NIR, RED)}
-    valid = np.ones(location.parcels.shape, bool)
-    pairs = zip(location.s2, location.l8[name], strict=True)
-    return sum(reflectance.chip_sums(truth, found, valid, indices)["ndvi"] for truth, found in pairs)
+    """(8,) sums of Sentinel-2's NDVI against Landsat's of the same day, all days together.
+
+    As those of ``reflectance.chip_sums``: number; sums, squares and product of both; absolute and squared error, where
+    Sentinel-2 is not too dark to tell.
+    """
+    used = bright(location.s2)
+    t, p = ndvi(location.s2)[used], ndvi(location.l8[name])[used]
+    return np.array([t.size, *(v.sum() for v in (t, p, t * t, p * p, t * p, np.abs(p - t), np.square(p - t)))])
 
 
 def series_sums(location: Location, name: str) -> NDArray[np.float64]:
@@ -73,7 +81,7 @@ def series_sums(location: Location, name: str) -> NDArray[np.float64]:
     """
     s2 = ndvi(location.s2)
     l8 = s2 if name == SENTINEL2 else ndvi(location.l8[name])
-    keep = (np.abs(location.s2[:, RED] + location.s2[:, NIR]) > reflectance.INDEX_MIN_SUM).all(0)
+    keep = bright(location.s2).all(0)
     s2, l8 = s2[:, keep], l8[:, keep]
     noise = [np.square(middle[1:-1] - (outer[:-2] + outer[2:]) / 2) for middle, outer in ((s2, l8), (l8, s2))]
     t, p = np.concatenate([s2[:-1], s2[1:]]), np.concatenate([l8[1:], l8[:-1]])

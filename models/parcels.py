@@ -34,6 +34,11 @@ class ParcelNet(nn.Module):
         return self.head(self.unet(x))[..., :height, :width]
 
 
+def empty_parcel_net() -> ParcelNet:
+    """One whose weights and numbers are to be loaded."""
+    return ParcelNet(torch.zeros(6), torch.ones(6)).eval()
+
+
 def train_parcels(images: Sequence[np.ndarray], masks: Sequence[np.ndarray], seed: int, steps: int) -> ParcelNet:
     """Train on random crops, flipped and turned; the same seed gives the same network.
 

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import rasterio
 from tidemark.benchmark import downstream as tables
+from tidemark.benchmark import reflectance as reflectance_metrics
 from tidemark.benchmark.downstream import Location, Settings
 from tidemark.benchmark.downstream_run import downstream, read_location, read_parcels, read_series
 from tidemark.datasets.simulate import l8s2_series
@@ -46,6 +47,20 @@ def test_a_series_in_turns_is_measured_against_the_line_between_its_neighbours()
     noise = np.sqrt(np.mean(np.square([0.12, 0, 0, 0.06])))  # Landsat's days in the middle, then Sentinel-2's
     sums = tables.series_sums(Location(s2, {"bumpy": bumpy}, location.parcels), "bumpy")
     assert tables.series_noise(sums) == pytest.approx(noise, abs=1e-6)
+
+
+def test_the_sums_of_a_day_are_those_of_the_protocol():
+    rng = np.random.default_rng(0)
+    s2, l8 = rng.uniform(0, 0.4, (2, 2, 6, 40, 40)).astype(np.float32)
+    s2[0, :, 20:, :] = 0.004  # too dark
+    border = np.s_[..., reflectance_metrics.BORDER_PX : -reflectance_metrics.BORDER_PX]
+    inner = [x[border].swapaxes(-1, -2)[border].swapaxes(-1, -2) for x in (s2, l8)]
+    whole = sum(
+        reflectance_metrics.chip_sums(t, p, np.ones((40, 40), bool), {"ndvi": (tables.NIR, tables.RED)})["ndvi"]
+        for t, p in zip(s2, l8, strict=True)
+    )
+    own = tables.same_day_sums(Location(inner[0], {"l8": inner[1]}, np.zeros((24, 24))), "l8")
+    np.testing.assert_allclose(own, whole, rtol=1e-6)
 
 
 def test_dark_pixels_do_not_count():
