@@ -250,6 +250,8 @@ def main() -> None:
     figures = {"seconds": time.perf_counter() - wall, "cpu_seconds": time.process_time() - processor, "chips": chips}
     chip_bytes = sum(array.chip_bytes for array in Header.model_validate(request["header"]).arrays)
     figures["bytes"] = int(number) if contender == "copy" else chips * chip_bytes
+    if contender == "ours":
+        figures["stored_bytes"] = sum(Path(request["path"]).with_suffix(s).stat().st_size for s in (".h5", ".idx"))
     figures["peak_bytes"] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
     print(json.dumps(figures))
 

@@ -27,6 +27,7 @@ NAIVE_CHIPS = {"alos-dswe": 32, "l8s2": 156}  # the first of a scene: whole rows
 CONTENDERS = ("ours", "read", "copy", "naive", "naive-chunked")
 GOALS = {"ours / naive": 7.0, "ours / read": 0.65}
 PEAK_GOAL_BYTES = 2 << 30
+SCENES_ON_PAPER = 100_000  # of docs/cluster.md
 
 
 def bench_build(
@@ -77,6 +78,7 @@ def bench_scene(kind: str, size: int, source: Path, rounds: int, naive_chips: in
         "size": size,
         "chips": first["chips"],
         "bytes": first["bytes"],
+        "stored_bytes": first["stored_bytes"],
         "mb_per_s": {name: median(values) for name, values in rates["seconds"].items()},
         "mb_per_cpu_s": {name: median(values) for name, values in rates["cpu_seconds"].items()},
         "ratios": {f"ours / {name}": _ratios(rates["cpu_seconds"], name) for name in CONTENDERS if name != "ours"},
@@ -126,4 +128,10 @@ def table(kind: str, record: dict) -> str:
         lines.append(
             f"| {name} | {record['mb_per_s'][name]:,.1f} | {record['mb_per_cpu_s'][name]:,.1f} | {ratio} | {goal} |"
         )
+    seconds = record["bytes"] / record["mb_per_cpu_s"]["ours"] / 1e6
+    lines += [
+        "",
+        f"{SCENES_ON_PAPER:,} such scenes: {SCENES_ON_PAPER * seconds / 3600:,.0f} core hours "
+        f"({seconds:.1f} s each), {SCENES_ON_PAPER * record['stored_bytes'] / 1e12:,.1f} TB of shards",
+    ]
     return "\n".join(lines) + "\n"

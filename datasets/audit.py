@@ -1,8 +1,9 @@
 """Does any knowledge of one split leak into another? The questions of an audit, over a published data set.
 
 ``audit`` reads every chip once, keeps edges and hashes, and compares the splits. It fails on a scene in two splits,
-ground of two splits closer than the guard distance, equal chips, bit-exact overlaps and seams between splits, classes
-that a split lacks, and blank chips with labels. It reports near-duplicates between splits and duplicates within one.
+ground of two splits closer than the guard distance, labels off the image's grid, equal chips, bit-exact overlaps and
+seams between splits, classes that a split lacks, and blank chips with labels. It reports near-duplicates between splits
+and duplicates within one.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from pathlib import Path
 import numpy as np
 
 from ..errors import FormatError
+from .audit_grids import label_grids
 from .audit_report import MAX_PAIRS, AuditReport, Check, Pair, Status, write_report
 from .audit_scan import Chips, Scan, open_chips, scan
 from .footprints import corners_lonlat, enclosing, near_pairs
@@ -50,6 +52,7 @@ def audit(folder: str | Path, progress: Callable[[int, int, str], None] | None =
         checks=(
             _scenes(chips),
             _footprints(chips),
+            label_grids(chips),
             *_equal_chips(chips),
             _overlaps(chips, seen),
             _seams(chips, seen),

@@ -276,6 +276,21 @@ def test_a_chip_with_less_than_a_tenth_of_labels_is_dropped(built):
         assert (mask != 255).mean() >= 0.1 and image.shape == (8, 512, 512)
 
 
+def test_a_tenth_of_known_labels_is_enough_and_a_pixel_less_is_not(folder, tmp_path):
+    granule = add_scene(folder, 1)[0]
+    add_dswe(folder, 1, codes=1, tile="018011")
+    power = np.zeros(SHAPE, np.float32)
+    power[10:62, :512].flat[:26_215] = 1  # a tenth of 512 x 512 is 26 214.4
+    power[:174, 512:].flat[:26_214] = 1
+    west, north = origin(1)
+    for layer in ("_HH", "_HV"):
+        path = folder / "alos" / granule / f"{granule}{layer}.tif"
+        write(path, power, UTM, from_origin(west, north, 12.5, 12.5))
+    chips = chips_of(make(folder, tmp_path))
+    kept = {chip: (mask != 255).sum() for chip, (_, mask, _) in chips.items() if chip.startswith(granule)}
+    assert kept == {f"{granule}_0_0": 26_215}
+
+
 def test_sar_only_is_a_selection_of_bands(built):
     sample = ChipDataset(built, "train", bands=["hh", "hv", "dem", "hand"])[0]
     assert sample["image"].shape == (4, 512, 512) and sample["image"].isfinite().all()

@@ -52,6 +52,7 @@ class Chip:
     mask: np.ndarray | None = None
     transform: tuple | None = None
     scene: str = ""
+    image_transform: tuple | None = None  # where the image has a grid of its own
 
 
 @dataclass
@@ -115,7 +116,13 @@ def publish(tmp_path, data: DataSet) -> Path:
         shards.append(ShardJob(scene, split, (SceneJob(scene, split, {}),)))
     builder = ModuleType("tidemark_audit_builder")
     builder.index = lambda job: [
-        ChipRef(chip_id, (0, 0, height, width), chip.transform) for chip_id, chip in jobs[job.split, job.id]
+        ChipRef(
+            chip_id,
+            (0, 0, height, width),
+            chip.transform,
+            {} if chip.image_transform is None else {"image": chip.image_transform},
+        )
+        for chip_id, chip in jobs[job.split, job.id]
     ]
     builder.read = lambda job, refs: (
         {"image": chip.image, "mask": half if chip.mask is None else chip.mask} for _, chip in jobs[job.split, job.id]
@@ -146,6 +153,7 @@ def test_a_clean_data_set_passes_and_says_what_it_could_not_check(clean_report):
     assert status(clean_report) == {
         "scenes": "pass",
         "footprints": "not-checkable",
+        "grids": "not-checkable",
         "equal-chips": "pass",
         "duplicates": "pass",
         "overlaps": "pass",
@@ -311,6 +319,20 @@ def test_ground_closer_than_the_guard_distance_fails(tmp_path, gap_m, guard_m, e
     if expected == "fail":
         assert [(p.first, p.second) for p in check.pairs] == [("train/train-002", "test/test-000")]
         assert check.pairs[0].detail == ("overlap" if gap_m < 0 else "400 m apart")
+
+
+@pytest.mark.parametrize(("shift", "expected"), [(0.0, "pass"), (5.0, "fail")])
+def test_a_label_half_a_pixel_off_its_image_fails(tmp_path, shift, expected):
+    data = placed(gap_m=5_000, guard_m=0)
+    for chip in (chip for chips in data.splits.values() for chip in chips):
+        chip.image_transform = chip.transform
+    chip = data.splits["val"][1]
+    a, b, west, d, e, north = chip.transform
+    chip.image_transform = (a, b, west + shift, d, e, north)
+    check = audit(publish(tmp_path, data)).check("grids")
+    assert check.status == expected
+    if expected == "fail":
+        assert [(p.first, p.detail) for p in check.pairs] == [("val/val-001", "image lies 0.5 pixels off mask")]
 
 
 def squares(lon, lat, size=0.01):

@@ -232,6 +232,10 @@ ASC, DESC, TRUTH = "s1_ascend/scene09_s1_as.tif", "s1_descend/scene09_s1_des.tif
         (lambda f: write(f / ASC, backscatter(1), 9, crs=None), "no coordinate reference system"),
         (lambda f: write(f / DESC, backscatter(1), 9.0001), "not on the image's grid"),
         (lambda f: write(f / TRUTH, np.full(SHAPE, 7, np.uint8), 9), r"label values \[7\]"),
+        (
+            lambda f: write(f / TRUTH, np.zeros(SHAPE, np.uint8), 9.0001),
+            "corners are 0.5 pixels off",
+        ),
         (lambda f: (f / TRUTH).unlink(), "no truth raster or polygons"),
         (lambda f: (f / ASC).write_text("<VRTDataset/>"), "not a GTiff file"),
     ],

@@ -1,0 +1,39 @@
+"""The audit's question about grids: do the pixels of image and label lie on each other?"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from .audit_report import MAX_PAIRS, Check, Pair
+from .audit_scan import Chips
+from .raster import GRID_TOLERANCE_PX
+
+
+def label_grids(chips: Chips) -> Check:
+    """Fails on chips of which an array of the label's size has another transform than the label.
+
+    Arrays of another size (context, Landsat beside Sentinel-2) have a grid of their own by design.
+    """
+    name, title = "grids", "Image and label on one grid"
+    manifest = chips.manifest
+    label = manifest.label_array
+    beside = [a.name for a in manifest.arrays if len(label.shape) > 1 and a.shape[-2:] == label.shape[-2:]]
+    number = np.cumsum([0, *(shard.n for shard in chips.shards)])
+    pairs, known = [], 0
+    for first, shard in zip(number, chips.shards, strict=False):
+        own = np.asarray(shard.transform, float)
+        known += int(np.isfinite(own).all(1).sum())
+        for array in beside:
+            other = np.asarray(shard.array_transform(array), float)
+            pixel = np.hypot(own[:, 0], own[:, 3])
+            off = np.abs(other - own)[:, [2, 5]].max(1) / pixel
+            stretched = (np.abs(other - own)[:, [0, 1, 3, 4]] > 1e-6 * pixel[:, None]).any(1)
+            for row in np.flatnonzero((off > GRID_TOLERANCE_PX) | stretched):
+                detail = f"{array} lies {off[row]:.3g} pixels off {label.name}"
+                pairs.append(Pair(first=chips.name(first + row), detail=detail))
+    if not known or len(beside) < 2:
+        return Check(name=name, title=title, status="not-checkable", message="no chip has a transform and a label map")
+    message = f"{known} chips with a transform, {', '.join(beside)} compared"
+    status = "fail" if pairs else "pass"
+    kept = tuple(pairs[:MAX_PAIRS])
+    return Check(name=name, title=title, status=status, message=message, found=len(pairs), chips={}, pairs=kept)
