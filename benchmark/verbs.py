@@ -199,7 +199,9 @@ def _bench(kind: str, target: str, arguments: list[str] | None, out: Path | None
     from .model_bench import Request, bench_speed
 
     given["precisions"] = tuple(given.pop("precision") or ())
-    bench_speed(Request(kind=kind, target=target, arguments=parse_parameters(arguments or []), **given), out)
+    bench_speed(
+        Request(kind=kind, target=target, arguments=parse_parameters(arguments or [], lists=True), **given), out
+    )
 
 
 @bench_app.command("model", help="The network alone, tensors resident on the device, against the reference U-Net.")

@@ -28,8 +28,11 @@ def progress_bar(title: str) -> Iterator[Callable[[int, int, str], None]]:
         yield lambda done, total, what: bar.update(task, completed=done, total=total, what=what)
 
 
-def parse_parameters(given: list[str]) -> dict[str, str | int | float | bool]:
-    """``["max_days=3", "sampler=random"]`` as a dict; values that read as JSON numbers or booleans become those."""
+def parse_parameters(given: list[str], lists: bool = False) -> dict[str, str | int | float | bool | list]:
+    """``["max_days=3", "sampler=random"]`` as a dict; values that read as JSON numbers or booleans become those.
+
+    ``lists``: JSON lists too, as in ``decoder_channels=[64,32]``.
+    """
     parameters = {}
     for text in given:
         name, equals, value = text.partition("=")
@@ -39,7 +42,8 @@ def parse_parameters(given: list[str]) -> dict[str, str | int | float | bool]:
             parsed = json.loads(value)
         except ValueError:
             parsed = value
-        parameters[name] = parsed if isinstance(parsed, bool | int | float) else value
+        plain = isinstance(parsed, bool | int | float) or lists and isinstance(parsed, list)
+        parameters[name] = parsed if plain else value
     return parameters
 
 

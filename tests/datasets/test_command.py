@@ -12,6 +12,11 @@ def test_values_that_read_as_numbers_become_numbers():
     }  # fmt: skip
 
 
+def test_lists_are_read_where_they_are_asked_for():
+    assert parse_parameters(["widths=[64, 32]"], lists=True) == {"widths": [64, 32]}
+    assert parse_parameters(["widths=[64, 32]"]) == {"widths": "[64, 32]"}
+
+
 @pytest.mark.parametrize("text", ["orbits", "=3", "a b=3"])
 def test_what_is_no_parameter_is_refused(text):
     with pytest.raises(InputError, match="is not NAME=VALUE"):
