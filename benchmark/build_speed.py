@@ -23,7 +23,7 @@ from .timing import cpu_in_words
 
 SIZES = {"alos-dswe": 8192, "l8s2": 10980}  # pixels a side; a Sentinel-2 tile has 10980
 QUICK = {"alos-dswe": 1024, "l8s2": 768}
-NAIVE_CHIPS = {"alos-dswe": 32, "l8s2": 156}  # the first of a scene: whole rows of its files' blocks
+NAIVE_CHIPS = {"alos-dswe": 16, "l8s2": 156}  # the first of a scene: whole rows of its files' blocks
 CONTENDERS = ("ours", "read", "copy", "naive", "naive-chunked")
 GOALS = {"ours / naive": 7.0, "ours / read": 0.65}
 PEAK_GOAL_BYTES = 2 << 30

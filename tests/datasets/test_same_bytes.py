@@ -17,7 +17,7 @@ from tidemark.errors import PartialResultError
 pytestmark = pytest.mark.slow
 
 SIZES = {"alos-dswe": 520, "tibet-water": 300, "polar-ice": 320, "l8s2": 256}
-SCENES = 4
+SCENES = 3
 
 
 def digests(folder: Path) -> dict[str, str]:
@@ -57,7 +57,7 @@ def references(tmp_path_factory):
 @pytest.mark.parametrize("name", list(SIZES))
 def test_two_processes_and_two_halves_of_a_job_array_give_the_bytes_of_one_process(references, tmp_path, name):
     source, expected = references(name)
-    assert sum(path.endswith(".h5") for path in expected) >= 3
+    assert sum(path.endswith(".h5") for path in expected) >= 2
     with ProcessPoolExecutor(2) as pool:
         assert made(name, source, tmp_path / "pool", executor=pool) == expected
     with pytest.MonkeyPatch.context() as patch:
@@ -72,9 +72,9 @@ def test_two_processes_and_two_halves_of_a_job_array_give_the_bytes_of_one_proce
     assert made(name, source, tmp_path / "halves", merge=True) == expected
 
 
-@pytest.mark.parametrize("name", ["alos-dswe", "polar-ice"])
-def test_a_dask_worker_killed_half_way_changes_nothing(references, tmp_path, name):
+def test_a_dask_worker_killed_half_way_changes_nothing(references, tmp_path):
     distributed = pytest.importorskip("distributed")
+    name = "alos-dswe"
     source, expected = references(name)
     killed = []
     with (
