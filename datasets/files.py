@@ -14,11 +14,23 @@ from ..errors import StorageError
 
 def free_space(path: Path) -> str:
     """How much room the disk of ``path`` has, in words."""
-    folder = next((p for p in (path, *path.parents) if p.is_dir()), Path("/"))
+    folder = existing_folder(path)
     try:
         return f"{shutil.disk_usage(folder).free / 1e6:.1f} MB free on the disk of {folder}"
     except OSError:
         return f"the disk of {folder} does not answer"
+
+
+def existing_folder(path: Path) -> Path:
+    """``path``, or the nearest folder above it that exists."""
+    return next((p for p in (path, *path.absolute().parents) if p.is_dir()), Path("/"))
+
+
+def check_room(path: Path, needed: int, reserve: int = 0, hint: str = "make room") -> None:
+    """Raises StorageError where the disk of ``path`` has not ``needed`` bytes beside the ``reserve``."""
+    free = max(0, shutil.disk_usage(existing_folder(path)).free - reserve)
+    if needed > free:
+        raise StorageError(f"{needed / 1e6:.1f} MB are needed, {free / 1e6:.1f} MB are free", where=path, hint=hint)
 
 
 def storage_error(error: OSError, path: Path) -> StorageError:

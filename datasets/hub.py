@@ -19,8 +19,8 @@ from pathlib import Path
 
 import numpy as np
 
-from ..errors import ChecksumError, FormatError, HubError, InputError, StorageError
-from .files import atomic_path, sha256_file, write_atomic
+from ..errors import ChecksumError, FormatError, HubError, InputError
+from .files import atomic_path, check_room, sha256_file, write_atomic
 from .hub_errors import explain
 from .reader import PARTIAL_NAME
 from .spec import MANIFEST_NAME, Manifest, ShardEntry, load_manifest, manifest_sha256
@@ -275,14 +275,7 @@ def _check_room(folder: Path, needed: int) -> None:
     from huggingface_hub import constants
 
     for place in {Path(constants.HF_HUB_CACHE), folder}:
-        there = next((p for p in (place, *place.parents) if p.is_dir()), Path("/"))
-        free = shutil.disk_usage(there).free
-        if needed > free:
-            raise StorageError(
-                f"{needed / 1e6:.1f} MB are needed, {free / 1e6:.1f} MB are free",
-                where=place,
-                hint="make room, pull fewer splits, or stream",
-            )
+        check_room(place, needed, hint="make room, pull fewer splits, or stream")
 
 
 def _list_missing(reference: Reference, commit: str, paths: Sequence[str]) -> None:

@@ -15,15 +15,12 @@ import torch
 from torch import Tensor
 
 from .. import _compat  # noqa: F401
-
-# isort: split
-from lightning.pytorch import LightningDataModule
-
 from ..errors import InputError
+from .datamodule import SplitDataModule
 from .grids import grid_between
 from .loader import ChipLoader
 from .pair_geometry import PAN, PairOptions, nearest_pixels, vary
-from .spec import Manifest, load_manifest
+from .spec import Manifest
 from .transforms import Preprocess, image_array
 
 
@@ -61,7 +58,7 @@ class PairLoader(ChipLoader):
         return batch | {key: values[batch["index"]] for key, values in self._chips.items()}
 
 
-class PairDataModule(LightningDataModule):
+class PairDataModule(SplitDataModule):
     """Train, validation and test batches of a data set of the kind ``regression``.
 
     The task gets ``image`` float32 (B,C,h,w) and, where the data set has one, ``pan`` (B,1,2h,2w): physical units
@@ -72,13 +69,8 @@ class PairDataModule(LightningDataModule):
     ranks, so that a resumed run goes on as if it had not stopped.
 
     Args:
-        root: the data set's folder, ``<root>/<name>/<version>``.
-        batch_size: chips per batch on each rank.
+        root, batch_size, options: see `SplitDataModule`.
         augment: what to vary in training batches; nothing by default.
-        train_split, val_split, test_split: names of the splits.
-        seed: of shuffling and augmentation.
-        drop_last: leave out a last training batch that is not full.
-        checksum, threads, prefetch: see ``ChipLoader``.
 
     Attributes:
         preprocess, pan_preprocess: from stored values to reflectance; they go with the weights (None: no such array).
@@ -87,66 +79,21 @@ class PairDataModule(LightningDataModule):
         InputError: the data set is no regression, its chips are not square or ``pan`` has not twice the image's side.
     """
 
-    def __init__(
-        self,
-        root: str | Path,
-        batch_size: int,
-        augment: PairOptions | None = None,
-        *,
-        train_split: str = "train",
-        val_split: str = "val",
-        test_split: str = "test",
-        seed: int = 0,
-        drop_last: bool = False,
-        checksum: bool = True,
-        threads: int = 2,
-        prefetch: int = 2,
-    ) -> None:
-        super().__init__()
-        self.root, self.batch_size, self.augment = Path(root), batch_size, augment or PairOptions()
-        self.splits = {"train": train_split, "val": val_split, "test": test_split}
-        self.seed, self.drop_last = seed, drop_last
-        self._options = {"checksum": checksum, "threads": threads, "prefetch": prefetch}
-        self.training_loader: PairLoader | None = None
-        self.manifest = load_manifest(root)
+    loader_class = PairLoader
+
+    def __init__(self, root: str | Path, batch_size: int, augment: PairOptions | None = None, **options: Any) -> None:
+        super().__init__(root, batch_size, **options)
+        self.augment = augment or PairOptions()
         self.image, self.target, self.pan = pair_arrays(self.manifest)
         self.preprocess = Preprocess.from_manifest(self.manifest, normalization="none")
         self.target_values = Preprocess(self.target.bands, normalization="none")
         self.pan_preprocess = None if self.pan is None else Preprocess(self.pan.bands, normalization="none")
 
-    def loader(self, split: str, *, train: bool = False) -> PairLoader:
-        """The loader of one split for this process's rank: shuffled and equal per rank for training, else in order."""
+    @property
+    def arrays(self) -> list[str]:
+        """Image, panchromatic band, target and masks of validity."""
         wanted = (self.image, self.target, self.pan)
-        return PairLoader(
-            self.root,
-            split,
-            self.batch_size,
-            arrays=[a.name for a in self.manifest.arrays if a in wanted or a.role == "valid"],
-            shuffle=train,
-            drop_last=self.drop_last and train,
-            seed=self.seed,
-            rank=self.trainer.global_rank if self.trainer else 0,
-            world_size=self.trainer.world_size if self.trainer else 1,
-            **self._options,
-        )
-
-    def train_dataloader(self) -> PairLoader:
-        """Shuffled batches of the training split."""
-        self.training_loader = self.loader(self.splits["train"], train=True)
-        return self.training_loader
-
-    def val_dataloader(self) -> PairLoader:
-        """The validation split in order."""
-        return self.loader(self.splits["val"])
-
-    def test_dataloader(self) -> PairLoader:
-        """The test split in order."""
-        return self.loader(self.splits["test"])
-
-    def on_after_batch_transfer(self, batch: dict[str, Tensor], dataloader_idx: int = 0) -> dict[str, Tensor]:
-        """Turn a batch of native values into reflectance on the device it is on, and vary it in training."""
-        training = self.trainer is not None and self.trainer.training
-        return self.prepare(batch, self.training_loader if training else None)
+        return [a.name for a in self.manifest.arrays if a in wanted or a.role == "valid"]
 
     @torch.no_grad()
     def prepare(self, batch: dict[str, Any], training: PairLoader | None = None) -> dict[str, Tensor]:

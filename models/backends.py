@@ -8,11 +8,8 @@ from __future__ import annotations
 
 import hashlib
 import json
-import logging
 import os
-import warnings
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import contextmanager
 from dataclasses import replace
 from importlib.util import find_spec
 from pathlib import Path
@@ -25,6 +22,7 @@ from .. import _compat  # noqa: F401
 from ..datasets.files import atomic_path
 from ..errors import ConfigError, DeviceError, WeightsError
 from .losses import class_map
+from .session import quiet
 from .weights import Pretrained
 
 BACKENDS = ("torch", "onnxruntime", "openvino")
@@ -34,6 +32,7 @@ MODULES = {
     "openvino": ("openvino", "onnx", "onnxscript"),
 }
 EXTRAS = {"onnxruntime": "onnx", "openvino": "openvino"}
+EXPORTERS = ("torch.onnx", "onnxscript", "onnx_ir")  # whose progress is of no use to who maps a scene
 OPSET = 20
 MIN_AGREEMENT = 0.99  # share of equal pixels; runtimes that are right have been seen at 0.995 and more
 Shapes = dict[str, tuple[int, ...]]
@@ -185,7 +184,7 @@ def _key(pretrained: Pretrained, shapes: Shapes) -> str:
 def _export(pretrained: Pretrained, shapes: Shapes, path: Path) -> None:
     model = pretrained.model.eval()
     examples = {name: torch.zeros(shape) for name, shape in shapes.items()}
-    with _quiet():
+    with quiet(EXPORTERS, modules=""):
         try:
             program = torch.onnx.export(
                 model, kwargs=examples, input_names=list(shapes), opset_version=OPSET, dynamo=True, verbose=False
@@ -198,22 +197,6 @@ def _export(pretrained: Pretrained, shapes: Shapes, path: Path) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
         with atomic_path(path) as temporary:
             program.save(str(temporary), external_data=False)
-
-
-@contextmanager
-def _quiet():
-    """The exporter's progress and deprecations are of no use to who maps a scene."""
-    loggers = [logging.getLogger(name) for name in ("torch.onnx", "onnxscript", "onnx_ir")]
-    levels = [logger.level for logger in loggers]
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        for logger in loggers:
-            logger.setLevel(logging.ERROR)
-        try:
-            yield
-        finally:
-            for logger, level in zip(loggers, levels, strict=True):
-                logger.setLevel(level)
 
 
 def _open_onnxruntime(path: Path, precision: str, names: Sequence[str]) -> Run:

@@ -8,11 +8,13 @@ import os
 import signal
 import threading
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
 from ..errors import BusyError, TidemarkError
+
+LIGHTNING = ("lightning", "lightning.pytorch", "lightning.fabric")
 
 
 def process_rank(processes: int) -> int:
@@ -70,12 +72,17 @@ def torch_threads(count: int) -> Iterator[None]:
 
 
 @contextmanager
-def quiet() -> Iterator[None]:
-    """Without Lightning's hints about loader workers, unused devices and missing loggers."""
-    loggers = [logging.getLogger(name) for name in ("lightning", "lightning.pytorch", "lightning.fabric")]
+def quiet(names: Sequence[str] = LIGHTNING, modules: str = r"lightning\.") -> Iterator[None]:
+    """Without a library's hints; by default Lightning's about loader workers, unused devices and missing loggers.
+
+    Args:
+        names: its loggers; errors still come.
+        modules: regular expression of the modules whose warnings are of no use to who trains.
+    """
+    loggers = [logging.getLogger(name) for name in names]
     levels = [logger.level for logger in loggers]
     with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", module=r"lightning\.")
+        warnings.filterwarnings("ignore", module=modules)
         for logger in loggers:
             logger.setLevel(logging.ERROR)
         try:

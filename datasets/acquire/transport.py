@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import random
-import shutil
 import threading
 import time
 from collections.abc import Callable, Sequence
@@ -14,7 +13,7 @@ import requests
 from urllib3 import exceptions as urllib3_errors
 
 from ...errors import ArchiveError, InputError, StorageError, TidemarkError
-from ..files import storage_error
+from .. import files
 from .answers import connection_error, request
 from .hosts import origin, without_query
 from .items import Fetched, Item
@@ -45,12 +44,7 @@ def check_limit(out: Path, needed: int, limit: int | None) -> None:
 def check_room(out: Path, needed: int, limit: int | None = None) -> None:
     """Raises StorageError where the disk lacks ``needed`` bytes, and as ``check_limit``."""
     check_limit(out, needed, limit)
-    there = next((p for p in (out, *out.absolute().parents) if p.is_dir()), Path("/"))
-    free = shutil.disk_usage(there).free - RESERVE
-    if needed > free:
-        raise StorageError(
-            f"{needed / 1e6:.1f} MB are needed, {max(free, 0) / 1e6:.1f} MB are free", where=out, hint="make room"
-        )
+    files.check_room(out, needed, RESERVE)
 
 
 def fetch(
@@ -169,7 +163,7 @@ def download(item: Item, out: Path, session: requests.Session, tally: _Tally | N
                 raise connection_error(error, item.url) from None
             time.sleep(patience.backoff_s * 2 ** (patience.attempts - left - 1) * random.uniform(0.5, 1.5))
         except OSError as error:
-            raise storage_error(error, target) from error
+            raise files.storage_error(error, target) from error
     return transfer.finish()
 
 
