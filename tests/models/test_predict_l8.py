@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import subprocess
+import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -454,3 +456,39 @@ def test_block_means_of_real_scenes_are_held(tmp_path):
     scene = find_scenes(DATA / "landsat8-pan")[2]  # that with clouds
     predict_l8.map_scene(scene, tmp_path / "map.tif", Brighter(), (256, 0.25, "hann"), consistent=True)
     assert block_errors(scene, tmp_path / "map.tif").max() < 0.01
+
+
+MEMORY = """
+import sys
+sys.path.insert(0, {here!r})
+from pathlib import Path
+from test_predict_l8 import add_scene
+from tidemark.models.predict_l8 import predict_landsat
+
+def status(key):  # ru_maxrss would still hold the peak of the process that started this one
+    with open("/proc/self/status") as file:
+        return next(int(line.split()[1]) for line in file if line.startswith(key))
+
+here = Path({out!r})
+predict_landsat([add_scene(here / "small")], here / "small.tif", method="bicubic")  # everything is loaded
+before = status("VmRSS")
+predict_landsat([{source!r}], here / "big.tif", method="bicubic", consistent=True)
+print(status("VmHWM") - before)
+"""
+
+
+@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="reads the peak memory from /proc")
+@pytest.mark.slow
+def test_a_whole_landsat_scene_s_width_is_mapped_strip_by_strip(tmp_path):
+    """23 100 px across, as a full scene, within 1 GiB above the model; 600 rows are several strips."""
+    folder = add_scene(tmp_path / "scene")
+    for path in folder.iterdir():
+        values = np.full((200, 7_700), CLEAR if "QA" in path.name else 9_000)
+        write(path, values, tiled=True, blockxsize=512, blockysize=256, compress="deflate")
+    script = MEMORY.format(here=str(Path(__file__).parent), out=str(tmp_path), source=str(folder))
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert int(done.stdout.split()[-1]) * 1024 < 1 << 30
+    with rasterio.open(tmp_path / "big.tif") as file:
+        assert file.shape == (599, 23_099) and file.overviews(1)
+        assert file.read(1, window=((400, 401), (23_000, 23_001))) == round((9_000 * 2.75e-5 - 0.2) * 1e4)
