@@ -77,6 +77,6 @@ def _error(axes: Axes, record: UncertaintyRecord, color: str) -> None:
         if pairs:
             sigma, error = np.array(pairs).T
             axes.plot(
-                sigma / half, error, color=color, linewidth=1, alpha=0.35 + 0.1 * number,
+                sigma / half, error, ".-", color=color, linewidth=1, markersize=4, alpha=0.35 + 0.1 * number,
                 label=label(record) if number == len(record.bands) - 1 else None, gid=name,
             )  # fmt: skip

@@ -19,7 +19,7 @@ LEVELS = (0.05, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.68, 0.7, 0.8, 0.9, 0.95, 0.99)
 MIN_SIGMA = 1e-6  # reflectance; a sigma of 0 would make the ratio of an exact answer undefined
 # Bins of the ratio, 64 to an octave: 1.1 % wide. What lies beyond them counts as the first or the last.
 EDGES = 2.0 ** np.linspace(-14, 14, 28 * 64 + 1)
-SIGMA_EDGES = 10.0 ** np.linspace(-5, 0, 51)  # reflectance, ten to a decade
+SIGMA_EDGES = 10.0 ** np.linspace(-5, 0, 101)  # reflectance, twenty to a decade
 
 Sums = dict[str, NDArray]
 

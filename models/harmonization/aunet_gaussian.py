@@ -12,7 +12,7 @@ from ..registry import ModelSpec, register
 from .parts import MIN_VARIANCE, GaussianOutput, TargetGridNetwork, convolution, small_head
 from .unet import UNet, side_multiple
 
-START_SIGMA = 0.02  # reflectance: about what a bicubic image is off by
+START_SIGMA = 0.012  # reflectance: about what a bicubic image is off by; from far off it is long in coming
 
 
 @register("aunet-gaussian", label="AUNet (Gaussian)", inputs=("image", "pan"), tasks=("regression",))
