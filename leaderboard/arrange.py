@@ -121,12 +121,13 @@ def _paretos(entries: Sequence[Entry], networks: Sequence[Network], head: Column
         if e.speed:
             classes.setdefault(e.device_class, []).append(e)
     plots = [
-        ("end to end", device, [_point(e, e.speed, head.decimals) for e in members])
+        ("end to end", device, [_point(e, e.speed.chips_per_s, _rate(e.speed), head.decimals) for e in members])
         for device, members in sorted(classes.items())
         if len(members) > 1
     ]
     for place, pairs in matched(networks, [e.row.model for e in entries]):
-        plots.append(("network alone", place, [_point(entries[i], n.row, head.decimals) for i, n in pairs]))
+        points = [_point(entries[i], n.ratio, f"{n.ratio:.2f} × the reference U-Net", head.decimals) for i, n in pairs]
+        plots.append(("network alone", place, points))
     lower = head.better == "lower"
     return tuple(Throughput(what, device, charts.pareto(points, lower=lower)) for what, device, points in plots)
 
@@ -180,17 +181,20 @@ def _entry(
     )
 
 
-def _point(entry: Entry, speed: Speed, decimals: int) -> charts.Point:
+def _rate(speed: Speed) -> str:
+    return f"{speed.chips_per_s:,.0f} chips/s ({speed.precision}, batch {speed.batch})"
+
+
+def _point(entry: Entry, speed: float, words: str, decimals: int) -> charts.Point:
     row, interval = entry.row, entry.row.headline.interval
     score = f"{row.headline.mean:.{decimals}f}"
     if interval:
         score += f" [{interval.low:.{decimals}f}, {interval.high:.{decimals}f}]"
-    tip = f"{row.label}: {score}, {speed.chips_per_s:,.0f} chips/s"
     return charts.Point(
         row.label,
         entry.anchor,
-        f"{tip} ({speed.precision}, batch {speed.batch})",
-        speed.chips_per_s,
+        f"{row.label}: {score}, {words}",
+        speed,
         row.headline.mean,
         (interval.low, interval.high) if interval else None,
         entry.trivial,

@@ -1,7 +1,7 @@
 """What the networks themselves cost: records of ``tidemark bench model``, listed on the page and set against scores.
 
-A record stands for every row of the same model and arguments. Rates are compared within one class of devices, chips and
-precision; the ratio to the reference U-Net, measured in turns in the same processes, also between them.
+A record stands for every row of the same model and arguments. What is drawn and sorted by is the ratio to the reference
+U-Net, which is measured in turns in the same processes and so does not feel what else the machine does.
 """
 
 from __future__ import annotations
@@ -32,6 +32,11 @@ class Network:
         return ", ".join([self.record.model, *arguments])
 
     @property
+    def ratio(self) -> float:
+        """Rate over that of the reference U-Net."""
+        return self.row.reference_ratio.median
+
+    @property
     def place(self) -> str:
         """What its rate may be compared within: device, threads, precision, and the chips."""
         row, (bands, height, width) = self.row, self.record.chip
@@ -44,7 +49,7 @@ class Network:
 
 
 def load_networks(folder: str | Path) -> list[Network]:
-    """All fp32 rows of the records in a folder, by place and then the fastest first.
+    """All fp32 rows of the records in a folder that have a reference, by place and then the fastest first.
 
     Raises:
         InputError: no such folder, or too many files.
@@ -62,8 +67,8 @@ def load_networks(folder: str | Path) -> list[Network]:
         if record.kind != "model" or record.quick:
             what = "a quick record, which measures nothing" if record.quick else f"a record of bench {record.kind}"
             raise FormatError(what, where=path, hint="tidemark bench model NAME --out FILE")
-        found += [Network(record, row) for row in record.rows if row.precision == "fp32"]
-    return sorted(found, key=lambda n: (n.place, -n.row.chips_per_s, n.label))
+        found += [Network(record, row) for row in record.rows if row.precision == "fp32" and row.reference_ratio]
+    return sorted(found, key=lambda n: (n.place, -n.ratio, n.label))
 
 
 def by_place(networks: Iterable[Network]) -> list[tuple[str, list[Network]]]:

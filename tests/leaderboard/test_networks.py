@@ -13,11 +13,11 @@ from tidemark.leaderboard.networks import load_networks
 from tidemark.leaderboard.site import build_site
 
 
-def speed_record(model, rate, arguments=None, chip=(4, 256, 256), quick=False, kind="model", device="Toy CPU"):
+def speed_record(model, ratio, arguments=None, chip=(4, 256, 256), quick=False, kind="model", device="Toy CPU"):
     row = SpeedRow(
-        kind=kind, chips_per_s=rate, mpx_per_s=rate / 16, chips_per_s_range=(0.9 * rate, 1.1 * rate), device=device,
-        threads=1, precision="fp32", batch=2, parameters=900_614, gflops_per_chip=6.1, samples=(rate,),
-        reference_ratio=Ratio(median=0.5, low=0.4, high=0.6),
+        kind=kind, chips_per_s=3.0, mpx_per_s=0.2, chips_per_s_range=(2.0, 4.0), device=device,
+        threads=1, precision="fp32", batch=2, parameters=900_614, gflops_per_chip=6.1, samples=(3.0,),
+        reference_ratio=Ratio(median=ratio, low=0.9 * ratio, high=1.1 * ratio),
     )  # fmt: skip
     return SpeedRecord(
         kind=kind, quick=quick, model=model, arguments=arguments or {}, weights_sha256=None, data="synthetic",
@@ -64,7 +64,7 @@ def test_the_page_sets_scores_against_the_networks_of_their_rows(speeds, records
     page = build_site(tmp_path / "board", tmp_path / "site", folder)
     html = page.read_text()
     assert html.count('class="pareto panel"') == 1 and "against throughput of the network alone" in html
-    assert 'id="networks"' in html and "hrnet" in html
+    assert 'id="networks"' in html and "hrnet" in html and "3.00 × the reference U-Net" in html
     listed = json.loads(page.with_name("leaderboard.json").read_text())["networks"]
     assert [n["model"] for n in listed] == ["unet", "gmnet", "hrnet"]
     assert 'id="networks"' not in build_site(tmp_path / "board", tmp_path / "without").read_text()
