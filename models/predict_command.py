@@ -17,7 +17,7 @@ from .scene_sources import GEOTIFFS
 def predict_command(
     sources: Sequence[Path],
     weights: Sequence[str],
-    out: Path,
+    out: Path | None,
     common: Mapping[str, Any],
     maps: Mapping[str, Any],
     landsat: Mapping[str, Any],
@@ -27,7 +27,7 @@ def predict_command(
     Args:
         sources: files and folders.
         weights: none with ``landsat["method"]``.
-        out: file or folder.
+        out: file or folder; None: ``reflectance.tif`` or ``water.tif`` here.
         common: options of every kind; None: the kind's own default.
         maps, landsat: options of class maps and of reflectance; those of the other kind must not be given.
 
@@ -43,6 +43,7 @@ def predict_command(
     own, other, what = (landsat, maps, "Landsat-8") if True in kinds else (maps, landsat, "class maps")
     if foreign := [name for name, value in other.items() if value]:
         raise InputError(f"--{foreign[0].replace('_', '-')} is not for {what}")
+    out = out or Path("reflectance.tif" if True in kinds else "water.tif")
     options = {name: value for name, value in (common | own).items() if value is not None}
     if True in kinds:
         from .predict_l8 import predict_landsat

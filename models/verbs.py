@@ -47,7 +47,9 @@ def predict(
             help="Folder of weights, or a run's; more for tiles where the first lacks data, of reflectance to average."
         ),
     ] = None,
-    out: Annotated[Path, typer.Option(help="GeoTIFF to write, or a folder for one of each scene.")] = Path("water.tif"),
+    out: Annotated[
+        Path | None, typer.Option(help="GeoTIFF to write (water.tif or reflectance.tif), or a folder for many.")
+    ] = None,
     overlap: Annotated[
         float | None, typer.Option(help="Share of a tile shared with its neighbour (0.5; Landsat-8 0.25; patches 0).")
     ] = None,

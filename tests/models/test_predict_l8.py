@@ -377,10 +377,13 @@ def test_numbers_that_are_not_finite_are_refused(source, networks, tmp_path):
     assert not (tmp_path / "map.tif").exists()
 
 
-def test_the_command_maps_a_folder(source, networks, tmp_path, capsys):
+def test_the_command_maps_a_folder(source, networks, tmp_path, monkeypatch):
     from tidemark.cli import app
     from typer.testing import CliRunner
 
+    monkeypatch.chdir(tmp_path)
+    by_default = CliRunner().invoke(app, ["predict", str(source), "--method", "nearest"])
+    assert by_default.output.strip() == "reflectance.tif" and Path("reflectance.tif").is_file()
     arguments = ["predict", str(source), "--weights", str(networks[0]), "--consistent", "--out", str(tmp_path / "maps")]
     result = CliRunner().invoke(app, arguments)
     assert result.exit_code == 0, result.output
