@@ -177,6 +177,22 @@ def test_south_of_the_equator_the_grid_counts_from_the_false_northing(tmp_path):
     assert crs.to_epsg() == 32731 and transform[5] == 10_000_000 + NORTH - 9_000_030 - 5
 
 
+def test_a_figure_shows_the_same_crop_of_every_file(mapped, tmp_path):
+    from PIL import Image
+    from tidemark.models.l8_figure import GAP_PX, TITLE_PX, side_by_side
+
+    out = side_by_side([[mapped, mapped]], ["one", "two"], tmp_path / "figure.png", size=20, zoom=2)
+    pixels = np.asarray(Image.open(out).convert("RGB"))
+    assert pixels.shape == (TITLE_PX + 40, 2 * 40 + GAP_PX, 3)
+    panels = pixels[TITLE_PX:, :40], pixels[TITLE_PX:, 40 + GAP_PX :]
+    np.testing.assert_array_equal(*panels)
+    assert panels[0][-1].mean() > panels[0][0].mean() + 20  # the ramp grows to the south
+    with pytest.raises(InputError, match="1 titles"):
+        side_by_side([[mapped, mapped]], ["one"], out)
+    with pytest.raises(InputError, match="no data in the crop"):
+        side_by_side([[mapped]], ["one"], out, centre=(0, 0))
+
+
 @pytest.mark.parametrize("west", [300_015.0, 300_000.0, 299_994.9, 300_007.5])
 def test_the_grid_holds_only_pixels_that_the_scene_covers(west):
     wkt = rasterio.CRS.from_epsg(32631).to_wkt()
