@@ -23,10 +23,10 @@ from tidemark.datasets.l8s2_products import L8_BANDS
 from tidemark.datasets.transforms import Preprocess
 from tidemark.errors import DeviceError, InputError, PartialResultError, SceneError, StorageError, WeightsError
 from tidemark.models import predict_l8
-from tidemark.models.harmonization.consistency import average
 from tidemark.models.harmonization.harmonizer import Harmonizer
 from tidemark.models.harmonization.meaning import Meaning, SigmaScale
 from tidemark.models.harmonization.resample import resample
+from tidemark.models.l8_blocks import block_errors
 from tidemark.models.l8_models import physical_bands
 from tidemark.models.predict_l8 import predict_landsat
 from tidemark.models.reflectance_cog import NODATA, SCALE, beside
@@ -406,29 +406,6 @@ def test_the_command_maps_a_folder(source, networks, tmp_path, monkeypatch):
     path = Path(result.output.strip())
     assert path == tmp_path / "maps" / f"{source.name}_10m.tif"
     assert block_errors(find_scenes(source)[0], path).max() < 0.01
-
-
-def block_errors(scene, path):
-    """Relative differences of the means over 300 m blocks (10 x 10 Landsat pixels), band by band: (6, blocks)."""
-    with OpenScene(scene, with_pan=False) as opened:
-        grid = opened.grid
-        image, valid = opened.bands((0, 0, grid.height, grid.width))
-    values, transform, _ = read(path)
-    between = torch.from_numpy(grid_between(grid.transform, transform))[None]
-    known = (values != NODATA).all(0)
-    layers = torch.from_numpy(np.concatenate([values * SCALE, known[None]]))[None]
-    means, cover = average(layers, between, (grid.height, grid.width))
-    valid &= (cover[0].numpy() > 0.8) & (means[0, 6].numpy() > 0.999)
-    rows, columns = grid.height // 10, grid.width // 10
-
-    def blocks(pixels):
-        return pixels[..., : rows * 10, : columns * 10].reshape(*pixels.shape[:-2], rows, 10, columns, 10)
-
-    used = blocks(valid)
-    found, given = (
-        (blocks(x) * used).sum((-3, -1)) / used.sum((-3, -1)).clip(1) for x in (means[0, :6].numpy(), image)
-    )
-    return (np.abs(found - given) / given)[:, used.sum((-3, -1)) >= 50]
 
 
 class Brighter(torch.nn.Module):
