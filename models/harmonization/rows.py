@@ -146,7 +146,10 @@ def fit_histogram_matching(training: PairArrays, seed: int) -> Harmonize:
 
 
 def quantiles(counts: np.ndarray, edges: np.ndarray) -> np.ndarray:
-    """(2001,) quantiles, evenly spaced, of a histogram whose values lie evenly in each bin; of an empty one 0…1."""
+    """(2001,) quantiles, evenly spaced, of a histogram whose values lie evenly in each bin and the gap before it.
+
+    Of an empty histogram 0…1.
+    """
     total = counts.sum()
     if not total:
         return np.linspace(edges[0], edges[-1], QUANTILES)

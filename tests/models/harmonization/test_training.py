@@ -162,7 +162,7 @@ def test_a_line_and_quantiles_by_hand():
     constant = (np.array([4]), np.array([2.0]), np.array([3.0]), np.array([1.0]), np.array([1.5]))
     assert [v.tolist() for v in rows.line(*constant)] == [[1.0], [0.0]]
     found = rows.quantiles(np.array([0, 2, 0, 2]), np.linspace(0, 1, 5))
-    assert [found[0], found[500], found[1000], found[1500], found[-1]] == pytest.approx([0.25, 0.375, 0.5, 0.875, 1.0])
+    assert [found[0], found[500], found[1000], found[1500], found[-1]] == pytest.approx([0.25, 0.375, 0.5, 0.75, 1.0])
 
 
 def test_speed_of_pairs_is_measured_end_to_end(trained):
