@@ -16,7 +16,7 @@ from .. import __version__, _compat  # noqa: F401
 from ..datasets.files import write_atomic
 from ..errors import ConfigError, DeviceError, InputError
 from ..models.backends import with_backend
-from ..models.inference import open_inference
+from ..models.inference import open_batches
 from ..models.runs import usable_cores
 from ..models.session import torch_threads
 from ..models.weights import Pretrained
@@ -54,7 +54,7 @@ def bench_backends(
         out: JSON file for the record.
 
     Raises:
-        InputError: weights of reflectance, a classifier without data, or a batch of none.
+        InputError: weights of reflectance, or a batch of none.
     """
     if batch < 1:
         raise InputError(f"needs a batch size above 0, found {batch}")
@@ -67,14 +67,12 @@ def bench_backends(
         pretrained, data = subject.pretrained, subject.data
         if pretrained.task_kind == "regression":
             raise InputError("networks of reflectance run in PyTorch alone", where=target)
-        if data is None and pretrained.task_kind == "classification":
-            raise InputError("a classifier of patches needs chips", where=target, hint="give --dataset")
         if data is None:
             data, split = synthetic_dataset(subject, room, chips=chips, size=size), "train"
         runtimes, missing = _runtimes(pretrained, room)
         contenders, classes = {}, {}
         for label, candidate in runtimes.items():
-            loader, predict = open_inference(candidate, data, split, device="cpu", batch_size=min(batch, chips))
+            loader, predict = open_batches(candidate, data, split, device="cpu", batch_size=min(batch, chips))
             batches = _some(loader, chips)
             classes[label] = [answer[0] for b in batches for answer in predict(b)]
             contenders[label] = _work(predict, batches)

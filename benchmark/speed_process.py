@@ -25,7 +25,7 @@ from ..datasets.spec import Manifest
 from ..datasets.transforms import image_array
 from ..errors import InputError, TidemarkError
 from ..models.device import enough_memory, find_device
-from ..models.inference import open_inference
+from ..models.inference import open_batches, open_inference
 from ..models.weights import Pretrained, from_pretrained
 from .measuring import PeakMemory, Span, gflops, latencies, precision, rates_in_turns, warm_up
 
@@ -136,7 +136,9 @@ def open_work(job: Job, pretrained: Pretrained, device: torch.device) -> Work:
         return _scene_work(job, pretrained, network)
     if not job.data:
         return _model_work(network, _random_inputs(job, pretrained, device))
-    loader, predict = open_inference(pretrained, job.data, job.split, device=job.device, batch_size=job.batch)
+    # The reference U-Net maps patches too: how fast it is does not hang on what their labels are.
+    opened = open_inference if pretrained.task_kind == "regression" else open_batches
+    loader, predict = opened(pretrained, job.data, job.split, device=job.device, batch_size=job.batch)
     inputs = captured(pretrained.model, lambda: predict(next(iter(loader))))
     pixels = chip_pixels(loader.manifest)
     if job.kind == "model":
@@ -192,7 +194,7 @@ def _scene_work(job: Job, pretrained: Pretrained, network: torch.nn.Module) -> W
 
     def map_scene(weights: Pretrained) -> None:
         out = Path(folder.name) / "map.tif"
-        predict_scene(job.data, weights, out, tile=job.chip[-1], device=job.device, batch_size=job.batch)
+        predict_scene(job.data, weights, out, overlap=0.5, tile=job.chip[-1], device=job.device, batch_size=job.batch)
 
     tiles: list[int] = []
     handle = pretrained.model.register_forward_pre_hook(

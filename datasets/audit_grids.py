@@ -6,13 +6,15 @@ import numpy as np
 
 from .audit_report import MAX_PAIRS, Check, Pair
 from .audit_scan import Chips
+from .context import context_scale
 from .raster import GRID_TOLERANCE_PX
 
 
 def label_grids(chips: Chips) -> Check:
-    """Fails on chips of which an array of the label's size has another transform than the label.
+    """Fails on chips of which an array of the label's size lies elsewhere than the label.
 
-    Arrays of another size (context, Landsat beside Sentinel-2) have a grid of their own by design.
+    A context (``image_x8``) must have the label's centre and eight times its pixel; arrays of another size (Landsat
+    beside Sentinel-2) have a grid of their own by design.
     """
     name, title = "grids", "Image and label on one grid"
     manifest = chips.manifest
@@ -24,7 +26,7 @@ def label_grids(chips: Chips) -> Check:
         own = np.asarray(shard.transform, float)
         known += int(np.isfinite(own).all(1).sum())
         for array in beside:
-            other = np.asarray(shard.array_transform(array), float)
+            other = _at_label_scale(shard.array_transform(array), context_scale(array) or 1, label.shape[-2:])
             pixel = np.hypot(own[:, 0], own[:, 3])
             off = np.abs(other - own)[:, [2, 5]].max(1) / pixel
             stretched = (np.abs(other - own)[:, [0, 1, 3, 4]] > 1e-6 * pixel[:, None]).any(1)
@@ -37,3 +39,12 @@ def label_grids(chips: Chips) -> Check:
     status = "fail" if pairs else "pass"
     kept = tuple(pairs[:MAX_PAIRS])
     return Check(name=name, title=title, status=status, message=message, found=len(pairs), chips={}, pairs=kept)
+
+
+def _at_label_scale(transform: np.ndarray, scale: int, shape: tuple[int, ...]) -> np.ndarray:
+    """float64 (N,6): the grid of the same centre and size in pixels with pixels ``scale`` times finer."""
+    a, b, c, d, e, f = np.asarray(transform, float).T
+    column, row = shape[1] / 2, shape[0] / 2
+    kept = 1 - 1 / scale
+    west, north = c + kept * (a * column + b * row), f + kept * (d * column + e * row)
+    return np.stack([a / scale, b / scale, west, d / scale, e / scale, north], axis=1)

@@ -174,7 +174,6 @@ def open_inference(
         WeightsError: the weights do not fit the data set's bands, units or task.
     """
     manifest = load_manifest(folder)
-    image = image_array(manifest)
     if pretrained.task_kind == manifest.task.kind == "regression":
         from .harmonization.inference import open_pair_inference
 
@@ -186,6 +185,15 @@ def open_inference(
         if patch[0] != patch[1]:
             raise WeightsError(f"patches of {patch[0]} x {patch[1]} px are not square", where=learned_from)
         pretrained = replace(pretrained, model=PatchMap(pretrained.model, patch[0]), task_kind="segmentation")
+    return open_batches(pretrained, folder, split, device=device, batch_size=batch_size)
+
+
+def open_batches(
+    pretrained: Pretrained, folder: str | Path, split: str, *, device: str = "auto", batch_size: int = 1
+) -> tuple[ChipLoader, BatchPredictor]:
+    """As `open_inference`, for classes, whatever kind of label the data set has: only its images are read."""
+    manifest = load_manifest(folder)
+    image = image_array(manifest)
     masks = [a.name for a in manifest.arrays if a.role == "valid" and a.shape == image.shape[1:]]
     infer = Inference(pretrained, pretrained.check_input(image.bands), device)
     loader = ChipLoader(folder, split, batch_size, arrays=[image.name, *infer.contexts, *masks[:1]])

@@ -21,11 +21,6 @@ def test_every_runtime_is_timed_and_compared_or_said_to_be_missing(tmp_path, cap
     assert "measures nothing" in capsys.readouterr().out
 
 
-def test_a_classifier_of_patches_needs_data():
-    with pytest.raises(InputError, match="needs chips; give --dataset"):
-        bench_backends("patch-cnn", arguments={"width": 4, "hidden": 16}, size=64, quick=True)
-
-
 def test_a_batch_without_chips_is_refused():
     with pytest.raises(InputError, match="batch size above 0, found 0"):
         bench_backends("patch-cnn", batch=0)

@@ -24,5 +24,5 @@ def test_what_is_no_parameter_is_refused(text):
 
 
 def test_an_unknown_parameter_names_those_there_are(tmp_path):
-    with pytest.raises(InputError, match="no parameter 'orbit', there is orbits, split"):
+    with pytest.raises(InputError, match="no parameter 'orbit', there is held_out, orbits, split"):
         build_command("tibet-water", tmp_path, tmp_path, {"orbit": "both"}, None, {"codec": "blosc", "workers": 1})

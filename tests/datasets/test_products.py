@@ -267,7 +267,7 @@ def test_tibet_scenes_come_in_both_orbits_with_the_published_numbers(folders):
 def test_a_scene_may_miss_one_orbit(tmp_path):
     from tidemark.datasets.simulate.tibet import _scene
 
-    paths = _scene(tmp_path, 0, 13, 128)
+    paths = _scene(tmp_path, 0, 13, 128, False)
     assert len(paths) == 2 and paths[-1].name == "scene13_truth.gpkg"
 
 

@@ -25,6 +25,7 @@ from tidemark.models.registry import list_models
 from tidemark.models.runs import read_run
 
 ROWS = ["all-dry", "all-wet", "band-forest", "majority", "otsu", "pixel-forest"]
+REFLECTANCE_ROWS = ["band-linear", "bicubic", "bilinear", "histogram-matching", "nearest"]
 
 
 def config(folder, model, seed=0, bands=(), **arguments):
@@ -58,7 +59,7 @@ def predicted(run, folder, split):
 
 
 def test_every_row_is_a_registered_model_without_weights():
-    assert list_models(trained=False) == ROWS
+    assert list_models(trained=False) == sorted(ROWS + REFLECTANCE_ROWS)
 
 
 def test_stored_values_become_physical_and_invalid_where_any_band_is():
@@ -116,8 +117,8 @@ def test_the_run_says_what_it_was_made_of_and_its_recipe_reads_back(tmp_path, wa
 def test_an_unknown_argument_and_a_row_of_another_task_are_refused(tmp_path, water, patches):
     with pytest.raises(ConfigError, match="otsu has no argument 'bins'; it takes band, method"):
         fit_predict(config(water, "otsu", bins=3), tmp_path)
-    with pytest.raises(ConfigError, match="majority is for classification, tiny is segmentation"):
-        fit_predict(config(water, "majority"), tmp_path)
+    with pytest.raises(ConfigError, match="band-forest is for classification, tiny is segmentation"):
+        fit_predict(config(water, "band-forest"), tmp_path)
     with pytest.raises(ConfigError, match="otsu is for binary segmentation, tiny is classification"):
         fit_predict(config(patches, "otsu"), tmp_path)
 
