@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import hashlib
 import os
 import shutil
@@ -9,7 +10,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from ..errors import StorageError
+from ..errors import StorageError, TidemarkError
 
 
 def free_space(path: Path) -> str:
@@ -19,6 +20,23 @@ def free_space(path: Path) -> str:
         return f"{shutil.disk_usage(folder).free / 1e6:.1f} MB free on the disk of {folder}"
     except OSError:
         return f"the disk of {folder} does not answer"
+
+
+@contextmanager
+def locked(descriptor: int, busy: TidemarkError) -> Iterator[None]:
+    """Hold an open file or folder alone, and close it; the lock goes with the process, however it ends.
+
+    Raises:
+        TidemarkError: ``busy``, at once, where another process holds it.
+    """
+    try:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise busy from None
+        yield
+    finally:
+        os.close(descriptor)
 
 
 def existing_folder(path: Path) -> Path:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import fcntl
 import logging
 import os
 import signal
@@ -12,6 +11,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
+from ..datasets.files import locked
 from ..errors import BusyError, TidemarkError
 
 LIGHTNING = ("lightning", "lightning.pytorch", "lightning.fabric")
@@ -30,15 +30,9 @@ def process_rank(processes: int) -> int:
 def alone(folder: Path) -> Iterator[None]:
     """Hold a run folder; the lock goes with the process, however it ends."""
     folder.mkdir(parents=True, exist_ok=True)
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise BusyError("another process trains this run", where=folder, hint="wait for it or stop it") from None
+    busy = BusyError("another process trains this run", where=folder, hint="wait for it or stop it")
+    with locked(os.open(folder, os.O_RDONLY), busy):
         yield
-    finally:
-        os.close(descriptor)
 
 
 @contextmanager

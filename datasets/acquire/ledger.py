@@ -5,7 +5,6 @@ A second run asks it what is missing, and the builder's provenance cites it.
 
 from __future__ import annotations
 
-import fcntl
 import json
 import os
 import threading
@@ -17,7 +16,7 @@ from typing import Annotated
 from pydantic import Field, ValidationError
 
 from ...errors import BusyError, FormatError, StorageError
-from ..files import sha256_file, write_atomic
+from ..files import locked, sha256_file, write_atomic
 from ..products import ACQUIRED as NAME
 from ..spec import SafePath, Strict
 from .hosts import without_query
@@ -140,14 +139,9 @@ def hold(out: Path) -> Iterator[None]:
         descriptor = os.open(out / ".acquire.lock", os.O_RDWR | os.O_CREAT, 0o644)
     except OSError as error:
         raise StorageError(f"cannot write ({error.strerror})", where=out) from None
-    try:
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise BusyError("another tidemark acquire works here", where=out, hint="wait for it or stop it") from None
+    busy = BusyError("another tidemark acquire works here", where=out, hint="wait for it or stop it")
+    with locked(descriptor, busy):
         yield
-    finally:
-        os.close(descriptor)
 
 
 def provenance(folder: Path) -> str:

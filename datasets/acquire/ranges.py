@@ -28,7 +28,30 @@ CACHED = 256  # blocks, 32 MiB
 MAX_WHOLE = 64 << 20  # a server that knows no ranges may send a file of this size
 
 
-class RangeFile(io.RawIOBase):
+class _Positioned(io.RawIOBase):
+    """A readable file of ``size`` bytes with a position that may go anywhere."""
+
+    size: int
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._position = 0
+
+    def readable(self) -> bool:
+        return True
+
+    def seekable(self) -> bool:
+        return True
+
+    def tell(self) -> int:
+        return self._position
+
+    def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
+        self._position = offset + {io.SEEK_SET: 0, io.SEEK_CUR: self._position, io.SEEK_END: self.size}[whence]
+        return self._position
+
+
+class RangeFile(_Positioned):
     """A remote file, readable anywhere; blocks that were read are kept.
 
     A failure is kept in ``fault`` too: GDAL turns an exception in a callback into an error of its own.
@@ -46,7 +69,7 @@ class RangeFile(io.RawIOBase):
         self.url, self.session = url, session
         self.name, self.fault = without_query(url), None
         self.requests = self.transferred = 0
-        self._position, self._size, self._validator = 0, None, None
+        self._size, self._validator = None, None
         self._blocks: OrderedDict[int, bytes] = OrderedDict()
         self._load(0, 0)
 
@@ -54,19 +77,6 @@ class RangeFile(io.RawIOBase):
     def size(self) -> int:
         """Bytes of the file."""
         return self._size
-
-    def readable(self) -> bool:
-        return True
-
-    def seekable(self) -> bool:
-        return True
-
-    def tell(self) -> int:
-        return self._position
-
-    def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
-        self._position = offset + {io.SEEK_SET: 0, io.SEEK_CUR: self._position, io.SEEK_END: self._size}[whence]
-        return self._position
 
     def read(self, count: int = -1) -> bytes:
         end = self._size if count is None or count < 0 else min(self._position + count, self._size)
@@ -158,26 +168,12 @@ def open_remote(url: str, session: requests.Session) -> Iterator[DatasetReader]:
         raise file.fault
 
 
-class _Handle(io.RawIOBase):
+class _Handle(_Positioned):
     """One of GDAL's handles on a remote file: a position of its own, closed without closing the file."""
 
     def __init__(self, file: RangeFile) -> None:
         super().__init__()
-        self._file, self._position = file, 0
-
-    def readable(self) -> bool:
-        return True
-
-    def seekable(self) -> bool:
-        return True
-
-    def tell(self) -> int:
-        return self._position
-
-    def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
-        base = {io.SEEK_SET: 0, io.SEEK_CUR: self._position, io.SEEK_END: self._file.size}[whence]
-        self._position = base + offset
-        return self._position
+        self._file, self.size = file, file.size
 
     def read(self, count: int = -1) -> bytes:
         self._file.seek(self._position)
