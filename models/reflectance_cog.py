@@ -16,7 +16,7 @@ from ..datasets.files import atomic_path
 from ..datasets.l8s2_header import BAND_NAMES, S2_UM
 from ..datasets.raster import Grid
 from ..errors import StorageError
-from .cog import BLOCK_PX, draft_beside, open_draft, write_cog
+from .cog import BLOCK_PX, draft_beside, draft_profile, open_draft, write_cog
 from .tiling import in_blocks
 
 SCALE, NODATA = 1e-4, -32768
@@ -67,16 +67,13 @@ def write_scene(out: Path, grid: Grid, strips: Iterator[Strip], tags: Mapping[st
     }
     if with_sigma:
         files["sigma"] = (beside(out, "sigma"), number)
-    place = {"height": grid.height, "width": grid.width, "crs": grid.crs, "transform": rasterio.Affine(*grid.transform)}
-    common = {"driver": "GTiff", "tiled": True, "blockxsize": BLOCK_PX, "blockysize": BLOCK_PX, "compress": "deflate",
-              "zlevel": 1, "bigtiff": "IF_SAFER", "interleave": "band"}  # fmt: skip
     # The files take their places only after all of them are complete.
     with ExitStack() as places:
         finished = {key: places.enter_context(atomic_path(path)) for key, (path, _) in files.items()}
         drafts = {key: places.enter_context(draft_beside(path)) for key, (path, _) in files.items()}
         with ExitStack() as stack:
             opened = {
-                key: stack.enter_context(open_draft(drafts[key], common | place | profile))
+                key: stack.enter_context(open_draft(drafts[key], draft_profile(grid, interleave="band", **profile)))
                 for key, (_, profile) in files.items()
             }
             _describe(opened, tags)
