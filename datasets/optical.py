@@ -26,7 +26,7 @@ S2_OFFSET_BASELINE, S2_OFFSET_DN = 400, 1000
 S2_NODATA = 65535  # as stored here: 0 is a valid reflectance once the offset is taken off
 PAN_SCALE = 2.5e-5
 _SSIM_DOUBT = 1e-3
-_REACH, _BLOCK = 5, 64  # pixels: half the filter of SSIM, and what is blurred at a time
+_REACH, _BLOCK = 5, 32  # pixels: half the filter of SSIM, and what is blurred at a time
 _BLUR = 1.0  # Sentinel-2 pixels, before the registrations are compared
 
 
@@ -146,15 +146,29 @@ def alike(one: np.ndarray, two: np.ndarray, valid: np.ndarray, above_psnr: float
 
 def _ssim(one: np.ndarray, two: np.ndarray, valid: np.ndarray, blur: Callable[[np.ndarray], np.ndarray]) -> float:
     c1, c2, whole = 0.01**2, 0.03**2, valid.all()
-    total, maps = 0.0, np.empty((4, *valid.shape), one.dtype)
+    total, maps, product = 0.0, np.empty((4, *valid.shape), one.dtype), np.empty_like(one[0])
     for x, y in zip(one, two, strict=True):
-        maps[0], maps[1], maps[2] = x, y, x * x
-        maps[2] += y * y
+        maps[0], maps[1] = x, y
+        np.multiply(x, x, out=maps[2])
+        maps[2] += np.multiply(y, y, out=product)
         np.multiply(x, y, out=maps[3])
-        mx, my, squares, xy = blur(maps)
-        means, product = mx * mx + my * my, 2 * mx * my
-        similar = (product + c1) * (2 * xy - product + c2) / ((means + c1) * (squares - means + c2))
-        total += float((similar if whole else similar[valid]).mean(dtype=np.float64))
+        mx, my, squares, xy = blur(maps)  # in place from here on: fresh pages would cost more than the sums
+        np.multiply(mx, my, out=product)
+        product *= 2
+        mx *= mx
+        my *= my
+        means = np.add(mx, my, out=mx)
+        xy *= 2
+        xy -= product
+        xy += c2
+        product += c1
+        xy *= product
+        squares -= means
+        squares += c2
+        means += c1
+        squares *= means
+        xy /= squares
+        total += float((xy if whole else xy[valid]).mean(dtype=np.float64))
     return total / len(one)
 
 
