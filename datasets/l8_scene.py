@@ -22,11 +22,10 @@ from scipy import ndimage
 
 from ..errors import InputError, SceneError
 from . import optical, raster
-from .l8s2_products import L8_BANDS, PATTERNS
+from .l8s2_products import FALSE_NORTHING_M, L8_BANDS, PATTERNS
 from .products import find, read_text
 
 S2_PIXEL_M = 10.0
-FALSE_NORTHING_M = 10_000_000.0  # of the southern UTM zones; Landsat counts on below zero in the northern ones
 _NAME = r"LC08_{}_(?P<place>\d{{6}})_(?P<date>\d{{8}})_\d{{8}}_02_T[12]"
 NAMES = {
     "l8": PATTERNS["l8"],

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import datetime
 import re
+from dataclasses import replace
 from pathlib import Path
+
+import rasterio
 
 from ..errors import SceneError
 from . import raster
@@ -14,6 +17,7 @@ from .products import find
 
 L8_BANDS = ("SR_B2", "SR_B3", "SR_B4", "SR_B5", "SR_B6", "SR_B7")
 FORMATS = ("GTiff", "JP2OpenJPEG")
+FALSE_NORTHING_M = 10_000_000.0  # of the southern UTM zones; Landsat counts on below zero in the northern ones
 PATTERNS = {
     "s2": r"T(?P<tile>\d\d[A-Z]{3})_(?P<time>\d{8}T\d{6})_(?P<band>B0[234]|B8A|B1[12]|SCL)_(?P<step>[12]0)m\.(jp2|tif)",
     "l8": r"LC08_L2S[PR]_(?P<place>\d{6})_(?P<date>\d{8})_\d{8}_02_T[12]_(?P<band>SR_B[2-7]|QA_PIXEL)\.tiff?",
@@ -69,8 +73,8 @@ def partner(folder: Path, scene: str, s2: dict, landsat: dict, max_days: int) ->
         complete = {*L8_BANDS, "QA_PIXEL"} == set(l8["bands"]) and {"B8", "MTL"} == set(l8["pan"])
         if days > max_days or not complete:
             continue
-        own = _check(folder, l8["bands"]["QA_PIXEL"], "uint16")
-        if own.crs == grid.crs and overlap(own, grid):
+        own = in_zone(_check(folder, l8["bands"]["QA_PIXEL"], "uint16"), grid.crs)
+        if own is not None and overlap(own, grid):
             near.append((days, -_shared(own, grid), place, l8))
     if not near:
         raise SceneError(
@@ -83,9 +87,20 @@ def partner(folder: Path, scene: str, s2: dict, landsat: dict, max_days: int) ->
         with raster.open_raster(folder / name) as band:
             raster.check_same_grid(band, first)
             raster.check_bands(band, "uint16", (1,))
-    if _check(folder, l8["pan"]["B8"], "uint16").crs != grid.crs:
+    if in_zone(_check(folder, l8["pan"]["B8"], "uint16"), grid.crs) is None:
         raise SceneError("the panchromatic band is in another zone", where=folder / l8["pan"]["B8"])
     return grid, l8
+
+
+def in_zone(grid: raster.Grid, crs: str) -> raster.Grid | None:
+    """A Landsat grid as Sentinel-2's zone counts it: from the false northing in the south. None in another zone."""
+    if grid.crs == crs:
+        return grid
+    codes = [rasterio.CRS.from_wkt(wkt).to_epsg() for wkt in (crs, grid.crs)]
+    if None in codes or codes[0] - codes[1] != 100 or not 32601 <= codes[1] <= 32660:
+        return None
+    a, b, c, d, e, f = grid.transform
+    return replace(grid, transform=(a, b, c, d, e, f + FALSE_NORTHING_M), crs=crs)
 
 
 def _shared(one: raster.Grid, two: raster.Grid) -> float:

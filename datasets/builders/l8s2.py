@@ -31,7 +31,7 @@ from ..l8s2_header import (
     S2_BANDS,
     header,
 )
-from ..l8s2_products import FORMATS, L8_BANDS, group, partner
+from ..l8s2_products import FORMATS, L8_BANDS, group, in_zone, partner
 from ..labelled import relative_error
 from ..plan import ChipRef, Plan, SceneJob
 from ..products import fractions, is_simulated, make_plan, read_text, relative_errors, source_files
@@ -151,7 +151,8 @@ class Pair:
             self._gains = optical.pan_gains(read_text(metadata), metadata)
             self._stack = stack.pop_all()
         self.grid = raster.grid_of(self._s2["B02"])
-        self._grids = {"image": raster.grid_of(self._l8["QA_PIXEL"]), "pan": raster.grid_of(self._pan)}
+        own = {"image": self._l8["QA_PIXEL"], "pan": self._pan}
+        self._grids = {array: in_zone(raster.grid_of(opened), self.grid.crs) for array, opened in own.items()}
         return self
 
     def __exit__(self, kind, error, traceback) -> None:

@@ -171,6 +171,31 @@ def test_each_array_lies_on_its_own_grid_around_the_chip(made):
             np.testing.assert_allclose(chip["pan"][0] * 2.5e-5, toa, atol=1.3e-5)
 
 
+def test_south_of_the_equator_landsat_counts_below_zero_in_the_northern_zone(folder, made, tmp_path):
+    for path in folder.rglob("*.[tT][iI][fF]"):
+        if "199031" in path.name:  # Landsat's scene of the tile in JPEG 2000, which stays in the north
+            continue
+        with rasterio.open(path, "r+") as dataset:
+            if path.name.startswith("LC08"):
+                a, b, c, d, e, f = dataset.transform[:6]
+                dataset.transform = rasterio.Affine(a, b, c, d, e, f - 1e7)
+            else:
+                dataset.crs = "EPSG:32731"
+    south = make(folder, tmp_path / "out")
+    chips, north = chips_of(south), chips_of(made)
+    assert chips.keys() == north.keys()
+    for chip, arrays in chips.items():
+        for name, values in arrays.items():
+            np.testing.assert_array_equal(values, north[chip][name])
+    crs = {rasterio.CRS.from_wkt(scene.crs).to_epsg() for scene in load_manifest(south).scenes}
+    assert crs == {32631, 32731}
+    wrong = next(folder.glob("LC08_L1TP_199030*/*_B8.TIF"))
+    with rasterio.open(wrong, "r+") as dataset:
+        dataset.crs = "EPSG:32630"
+    with pytest.raises(PartialResultError, match="the panchromatic band is in another zone"):
+        make(folder, tmp_path / "wrong")
+
+
 def test_bands_are_the_same_six_in_the_same_order(made):
     manifest = load_manifest(made)
     names = ["blue", "green", "red", "nir", "swir1", "swir2"]
