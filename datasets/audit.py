@@ -8,23 +8,23 @@ and duplicates within one.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from itertools import combinations
 from pathlib import Path
 
 import numpy as np
 
-from ..errors import FormatError
-from .audit_grids import label_grids
+from .audit_grids import label_grids, outlines
 from .audit_report import MAX_PAIRS, AuditReport, Check, Pair, Status, write_report
 from .audit_scan import Chips, Scan, open_chips, scan
-from .footprints import corners_lonlat, enclosing, near_pairs
+from .footprints import near_blocks, near_pairs
 from .overlaps import exact_overlap, likeness, near_hashes, overlap_candidates
 from .seams import MAX_COMPARISONS, MAX_LIMIT, SIDES, edge_features, seam_limit, seams
 
 __all__ = ["AuditReport", "audit", "write_report"]
 
 MAX_CONFIRMED = 20_000  # candidate pairs whose pixels are compared
+MAX_COPIES = 64  # of equal chips, those of one split whose pairs are listed
 MIN_LIKENESS = 0.8
 FAR_M = 10_000.0  # edges of chips that lie further apart cannot continue each other, however alike they look
 
@@ -64,13 +64,23 @@ def audit(folder: str | Path, progress: Callable[[int, int, str], None] | None =
 
 
 def _result(
-    name: str, title: str, message: str, pairs: list[Pair], bad: Status = "fail", chips: dict[str, int] | None = None
+    name: str,
+    title: str,
+    message: str,
+    pairs: list[Pair],
+    bad: Status = "fail",
+    chips: dict[str, int] | None = None,
+    *,
+    found: int | None = None,
+    candidates: int = 0,
 ) -> Check:
-    status = bad if pairs else "pass"
+    """``found``: pairs in all, where not all are given. No check passes with more ``candidates`` than are compared."""
+    status = bad if pairs else "not-checkable" if candidates > MAX_CONFIRMED else "pass"
+    if candidates > MAX_CONFIRMED:
+        message += f"; only {_number(MAX_CONFIRMED)} of {_number(candidates)} candidates were compared"
+    found = len(pairs) if found is None else found
     kept = tuple(pairs[:MAX_PAIRS])
-    return Check(
-        name=name, title=title, status=status, message=message, found=len(pairs), chips=chips or {}, pairs=kept
-    )
+    return Check(name=name, title=title, status=status, message=message, found=found, chips=chips or {}, pairs=kept)
 
 
 def _unchecked(name: str, title: str, why: str) -> Check:
@@ -83,14 +93,22 @@ def _split_pairs(chips: Chips) -> list[tuple[np.ndarray, np.ndarray]]:
     return [(a, b) for a, b in combinations(members, 2) if a.size and b.size]
 
 
-def _involved(chips: Chips, pairs: list[tuple[int, int]]) -> dict[str, int]:
-    """``split (against other)`` -> how many of its chips are in the pairs."""
-    names, found = [s.name for s in chips.manifest.splits], {}
-    for pair in pairs:
-        for one, other in (pair, pair[::-1]):
-            key = f"{names[chips.split[one]]} (against {names[chips.split[other]]})"
-            found.setdefault(key, set()).add(one)
-    return {key: len(members) for key, members in sorted(found.items())}
+def _involved(chips: Chips, pairs: Iterable[tuple[int, int]], seen: np.ndarray | None = None) -> dict[str, int]:
+    """``split (against other)`` -> how many of its chips are in the pairs.
+
+    ``seen``: bool (chips, splits), whether a chip met a split before; a pair seen is marked there.
+    """
+    names = [s.name for s in chips.manifest.splits]
+    seen = np.zeros((len(chips), len(names)), bool) if seen is None else seen
+    numbers = np.array(list(pairs), np.int64).reshape(-1, 2)
+    for one, other in (numbers.T, numbers.T[::-1]):
+        seen[one, chips.split[other]] = True
+    counts = {
+        f"{name} (against {other})": int(np.count_nonzero(seen[chips.split == a, b]))
+        for a, name in enumerate(names)
+        for b, other in enumerate(names)
+    }
+    return {key: count for key, count in sorted(counts.items()) if count}
 
 
 def _found(counts: dict[str, int], chips: Chips, what: str) -> str:
@@ -130,41 +148,24 @@ def _footprints(chips: Chips) -> Check:
     name, title = "footprints", "Ground of two splits further apart than the guard distance"
     manifest = chips.manifest
     guard = manifest.guard_distance_m or 0.0
-    corners = _corners(chips)
+    corners = outlines(chips)
     known = np.isfinite(corners).all(axis=(1, 2))
     if not known.any():
         return _unchecked(name, title, "no chip has a transform and a CRS")
-    pairs, numbers = [], []
+    pairs, counts, total = [], {}, 0
+    seen = np.zeros((len(chips), len(manifest.splits)), bool)
     for first, second in _split_pairs(chips):
-        found, distance = near_pairs(corners[first], corners[second], guard)
-        for (i, j), metres in zip(found, distance, strict=True):
-            numbers.append((int(first[i]), int(second[j])))
-            detail = "overlap" if metres == 0 else f"{metres:.0f} m apart"
-            pairs.append(Pair(first=chips.name(first[i]), second=chips.name(second[j]), detail=detail))
-    counts = _involved(chips, numbers)
+        for found, distance in near_blocks(corners[first], corners[second], guard):
+            total += len(found)
+            one, other = first[found[:, 0]], second[found[:, 1]]
+            room = MAX_PAIRS - len(pairs)
+            for a, b, metres in zip(one[:room], other[:room], distance[:room], strict=True):
+                detail = "overlap" if metres == 0 else f"{metres:.0f} m apart"
+                pairs.append(Pair(first=chips.name(a), second=chips.name(b), detail=detail))
+            counts = _involved(chips, np.stack([one, other], axis=1), seen)
     stated = f"guard distance {guard:g} m" + ("" if manifest.guard_distance_m else " (none is stated)")
     compared = f"{stated}, {int(known.sum())} of {len(chips)} chips have a georeference"
-    return _result(name, title, _found(counts, chips, compared), pairs, chips=counts)
-
-
-def _corners(chips: Chips) -> np.ndarray:
-    """float64 (N, 4, 2) lon, lat: each chip's outline with its context windows."""
-    manifest, result = chips.manifest, []
-    for shard in chips.shards:
-        outlines = np.full((shard.n, 4, 2), np.nan)
-        for number in np.unique(shard.scene_index):
-            rows, crs = np.flatnonzero(shard.scene_index == number), manifest.scenes[number].crs
-            try:
-                grids = [
-                    corners_lonlat(shard.array_transform(a.name)[rows], *a.shape[-2:], crs)
-                    for a in manifest.arrays
-                    if len(a.shape) >= 2
-                ]
-            except FormatError as error:
-                raise FormatError(error.what, where=f"{shard.path}, scene {manifest.scenes[number].id}") from None
-            outlines[rows] = enclosing(grids)
-        result.append(outlines)
-    return np.concatenate(result) if result else np.zeros((0, 4, 2))
+    return _result(name, title, _found(counts, chips, compared), pairs, chips=counts, found=total)
 
 
 def _equal_chips(chips: Chips) -> tuple[Check, Check]:
@@ -173,7 +174,9 @@ def _equal_chips(chips: Chips) -> tuple[Check, Check]:
     edges = np.flatnonzero(np.append(sums[order][1:] != sums[order][:-1], True)) + 1 if len(order) else []
     between, within, start = [], [], 0
     for stop in edges:
-        for a, b in combinations(order[start:stop][:64].tolist(), 2):
+        copies = order[start:stop]
+        kept = [copies[chips.split[copies] == split][:MAX_COPIES] for split in np.unique(chips.split[copies])]
+        for a, b in combinations(np.concatenate(kept).tolist(), 2):
             (within if chips.split[a] == chips.split[b] else between).append((min(a, b), max(a, b)))
         start = stop
     checks = []
@@ -184,7 +187,8 @@ def _equal_chips(chips: Chips) -> tuple[Check, Check]:
         equal = [(a, b) for a, b in sorted(found)[:MAX_CONFIRMED] if np.array_equal(chips.read(a), chips.read(b))]
         pairs = [Pair(first=chips.name(a), second=chips.name(b), detail="the same bytes") for a, b in equal]
         message = f"{len(chips)} checksums compared, {len(pairs)} pairs are equal"
-        checks.append(_result(name, title, message, pairs, bad, _involved(chips, equal)))
+        counts = _involved(chips, equal)
+        checks.append(_result(name, title, message, pairs, bad, counts, candidates=len(found)))
     return checks[0], checks[1]
 
 
@@ -200,7 +204,8 @@ def _overlaps(chips: Chips, seen: Scan) -> Check:
             pairs.append(Pair(first=chips.name(a), second=chips.name(b), detail=detail))
     counts = _involved(chips, numbers)
     compared = f"{_number(len(seen.prints.hash))} windows compared at any offset"
-    return _result(name, title, _found(counts, chips, compared), pairs, chips=counts)
+    message = _found(counts, chips, compared)
+    return _result(name, title, message, pairs, chips=counts, candidates=len(candidates))
 
 
 def _seams(chips: Chips, seen: Scan) -> Check:
@@ -237,7 +242,7 @@ def _seams(chips: Chips, seen: Scan) -> Check:
 
 def _not_far(chips: Chips, found: list[tuple[float, int, int, str]]) -> list[tuple[float, int, int, str]]:
     """Without the pairs whose two chips are on the map, far from each other."""
-    corners = _corners(chips) if found else np.empty((0, 4, 2))
+    corners = outlines(chips) if found else np.empty((0, 4, 2))
 
     def apart(a: int, b: int) -> bool:
         known = np.isfinite(corners[[a, b]]).all()
@@ -281,4 +286,5 @@ def _near_duplicates(chips: Chips, seen: Scan) -> Check:
     pairs = [Pair(first=chips.name(a), second=chips.name(b), detail=f"r = {r:.3f}") for r, a, b in alike]
     message = f"{len(pairs)} pairs between splits look alike (perceptual hash, then correlation of the pixels)"
     counts = _involved(chips, [(a, b) for _, a, b in alike])
-    return _result("near-duplicates", "Near-duplicates between splits", message, pairs, "report", counts)
+    name, title = "near-duplicates", "Near-duplicates between splits"
+    return _result(name, title, message, pairs, "report", counts, candidates=len(candidates))

@@ -1,12 +1,14 @@
-"""The audit's question about grids: do the pixels of image and label lie on each other?"""
+"""The audit's questions about grids: where do chips lie, and do the pixels of image and label lie on each other?"""
 
 from __future__ import annotations
 
 import numpy as np
 
+from ..errors import FormatError
 from .audit_report import MAX_PAIRS, Check, Pair
 from .audit_scan import Chips
 from .context import context_scale
+from .footprints import corners_lonlat, enclosing
 from .raster import GRID_TOLERANCE_PX
 
 
@@ -39,6 +41,26 @@ def label_grids(chips: Chips) -> Check:
     status = "fail" if pairs else "pass"
     kept = tuple(pairs[:MAX_PAIRS])
     return Check(name=name, title=title, status=status, message=message, found=len(pairs), chips={}, pairs=kept)
+
+
+def outlines(chips: Chips) -> np.ndarray:
+    """float64 (N, 4, 2) lon, lat: each chip's outline with its context windows, NaN where unknown."""
+    manifest, result = chips.manifest, []
+    for shard in chips.shards:
+        corners = np.full((shard.n, 4, 2), np.nan)
+        for number in np.unique(shard.scene_index):
+            rows, crs = np.flatnonzero(shard.scene_index == number), manifest.scenes[number].crs
+            try:
+                grids = [
+                    corners_lonlat(shard.array_transform(a.name)[rows], *a.shape[-2:], crs)
+                    for a in manifest.arrays
+                    if len(a.shape) >= 2
+                ]
+            except FormatError as error:
+                raise FormatError(error.what, where=f"{shard.path}, scene {manifest.scenes[number].id}") from None
+            corners[rows] = enclosing(grids)
+        result.append(corners)
+    return np.concatenate(result) if result else np.zeros((0, 4, 2))
 
 
 def _at_label_scale(transform: np.ndarray, scale: int, shape: tuple[int, ...]) -> np.ndarray:

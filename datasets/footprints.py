@@ -7,7 +7,7 @@ candidates as polygons in an azimuthal equidistant plane around each pair.
 from __future__ import annotations
 
 import re
-from itertools import islice
+from collections.abc import Iterator
 
 import numpy as np
 import shapely
@@ -21,7 +21,7 @@ from ..errors import FormatError
 # WGS84 ellipsoid, NIMA TR8350.2.
 SEMI_MAJOR_M = 6378137.0
 FLATTENING = 1 / 298.257223563
-MAX_PAIRS = 2_000_000
+BLOCK_PAIRS = 100_000  # candidates compared at a time, some 0.2 GB
 
 
 def corners_lonlat(transforms: np.ndarray, height: int, width: int, crs: str | None) -> np.ndarray:
@@ -81,24 +81,34 @@ def near_pairs(first: np.ndarray, second: np.ndarray, guard_m: float) -> tuple[n
     Touching outlines are a pair only when the guard is above 0. Outlines with NaN are in no pair.
 
     Returns:
-        int64 (K, 2) indices, and float64 (K,) distance in metres (0 where they overlap).
+        int64 (K, 2) indices, sorted, and float64 (K,) distance in metres (0 where they overlap).
     """
+    pairs, distances = zip((np.empty((0, 2), np.int64), np.empty(0)), *near_blocks(first, second, guard_m), strict=True)
+    return np.concatenate(pairs), np.concatenate(distances)
+
+
+def near_blocks(first: np.ndarray, second: np.ndarray, guard_m: float) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """All of ``near_pairs``, block by block in the same order: the memory grows with N + M, not with the pairs."""
     rows, columns = (np.flatnonzero(np.isfinite(c).all(axis=(1, 2))) for c in (first, second))
-    nothing = np.empty((0, 2), np.int64), np.empty(0)
     if not rows.size or not columns.size:
-        return nothing
+        return
     one, two = _cartesian(first[rows]).mean(axis=1), _cartesian(second[columns]).mean(axis=1)
-    reach = guard_m + _radius_m(first[rows]).max() + _radius_m(second[columns]).max()
-    tree = cKDTree(two)
-    candidates = ((rows[i], columns[j]) for i, centre in enumerate(one) for j in tree.query_ball_point(centre, reach))
-    pairs = np.array(sorted(islice(candidates, MAX_PAIRS)), np.int64)
-    if not pairs.size:
-        return nothing
-    a, b = _plane(first[pairs[:, 0]], second[pairs[:, 1]])
-    distance = shapely.distance(a, b)
-    overlap = shapely.area(shapely.intersection(a, b)) > 1e-6 * np.minimum(shapely.area(a), shapely.area(b))
-    near = (distance < guard_m) | overlap
-    return pairs[near], distance[near]
+    own, others = _radius_m(first[rows]), _radius_m(second[columns])
+    tree, reach = cKDTree(two), guard_m + own + others.max()
+    block = np.cumsum(tree.query_ball_point(one, reach, return_length=True)) // BLOCK_PAIRS
+    for rows_of_block in np.split(np.arange(len(rows)), np.flatnonzero(np.diff(block)) + 1):
+        members = tree.query_ball_point(one[rows_of_block], reach[rows_of_block], return_sorted=True)
+        i = np.repeat(rows_of_block, [len(m) for m in members])
+        j = np.concatenate(members).astype(np.int64)
+        within = np.linalg.norm(one[i] - two[j], axis=1) <= guard_m + own[i] + others[j]
+        pairs = np.stack([rows[i[within]], columns[j[within]]], axis=1)
+        if not len(pairs):
+            continue
+        a, b = _plane(first[pairs[:, 0]], second[pairs[:, 1]])
+        distance = shapely.distance(a, b)
+        overlap = shapely.area(shapely.intersection(a, b)) > 1e-6 * np.minimum(shapely.area(a), shapely.area(b))
+        near = (distance < guard_m) | overlap
+        yield pairs[near], distance[near]
 
 
 def _plane(first: np.ndarray, second: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -13,7 +13,7 @@ import numpy as np
 
 from ..errors import InputError, SceneError
 from .files import sha256_file
-from .footprints import corners_lonlat, near_pairs
+from .footprints import corners_lonlat, near_blocks
 from .labelled import relative_error
 from .plan import Plan, SceneJob, group_shards
 from .raster import Grid, wgs84_bounds
@@ -116,8 +116,16 @@ def ground_keys(grids: Mapping[str, Grid], guard_m: float = 0.0) -> dict[str, st
         grid = grids[scene]
         if grid.transform is not None:
             outlines[at] = corners_lonlat(np.array(grid.transform), grid.height, grid.width, grid.crs)[0]
-    pairs, _ = near_pairs(outlines, outlines, guard_m)
-    return {scene: ids[first] for scene, first in zip(ids, connected_groups(len(ids), pairs), strict=True)}
+    group = np.arange(len(ids))
+    known = np.flatnonzero(np.isfinite(outlines).all(axis=(1, 2)))
+    if known.size:
+        # one outline for all dates of a tile: their pairs would grow with the square of the dates
+        places, at, place = np.unique(outlines[known], axis=0, return_index=True, return_inverse=True)
+        group[known] = known[at[place.reshape(-1)]]
+        for pairs, _ in near_blocks(places, places, guard_m):
+            edges = np.concatenate([np.stack([np.arange(len(ids)), group], axis=1), known[at[pairs]]])
+            group = connected_groups(len(ids), edges)
+    return {scene: ids[first] for scene, first in zip(ids, group, strict=True)}
 
 
 def make_plan(

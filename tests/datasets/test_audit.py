@@ -15,7 +15,6 @@ from scipy.ndimage import gaussian_filter
 from tidemark.datasets import build as engine
 from tidemark.datasets.audit import AuditReport, audit, write_report
 from tidemark.datasets.audit_report import Check, Pair
-from tidemark.datasets.footprints import corners_lonlat, near_pairs
 from tidemark.datasets.overlaps import (
     Fingerprints,
     exact_overlap,
@@ -260,6 +259,25 @@ def test_equal_chips_and_duplicates_are_told_apart(tmp_path):
     assert not report.passed
 
 
+def test_one_copy_in_test_is_found_among_any_number_of_copies_in_train(tmp_path):
+    splits = clean(2, n=4)
+    same = splits["train"][0].image
+    splits["train"] += [Chip(same) for _ in range(70)]
+    splits["test"][3].image = same
+    equal = audit(publish(tmp_path, DataSet(splits))).check("equal-chips")
+    assert equal.status == "fail" and equal.chips["test (against train)"] == 1
+
+
+@pytest.mark.parametrize(("compared", "expected"), [(3, "not-checkable"), (4, "pass")])
+def test_a_check_that_leaves_candidates_out_does_not_pass(tmp_path, monkeypatch, compared, expected):
+    splits = clean(2, n=4)
+    monkeypatch.setattr("tidemark.datasets.audit.MAX_CONFIRMED", compared)
+    monkeypatch.setattr("tidemark.datasets.audit.overlap_candidates", lambda *_: [(0, 9, 0, k, 1) for k in range(4)])
+    check = audit(publish(tmp_path, DataSet(splits))).check("overlaps")
+    assert check.status == expected
+    assert ("only 3 of 4 candidates were compared" in check.message) == (expected == "not-checkable")
+
+
 def test_a_bit_exact_overlap_is_found_at_any_offset(tmp_path):
     splits, ground = clean(3), texture(np.random.default_rng(9), 200, 200)
     splits["train"][0].image = ground[:, 10 : 10 + SIZE, 20 : 20 + SIZE]
@@ -321,6 +339,24 @@ def test_ground_closer_than_the_guard_distance_fails(tmp_path, gap_m, guard_m, e
         assert check.pairs[0].detail == ("overlap" if gap_m < 0 else "400 m apart")
 
 
+def test_all_leaks_are_counted_and_the_first_are_named(tmp_path, monkeypatch):
+    data = placed(gap_m=-20, guard_m=0)
+    for chip in (*data.splits["val"], *data.splits["test"]):
+        chip.transform = data.splits["train"][2].transform
+    monkeypatch.setattr("tidemark.datasets.audit.MAX_PAIRS", 4)
+    monkeypatch.setattr("tidemark.datasets.footprints.BLOCK_PAIRS", 2)
+    check = audit(publish(tmp_path, data)).check("footprints")
+    assert check.status == "fail" and check.found == 3 + 3 + 9 and len(check.pairs) == 4
+    assert check.chips == {
+        "test (against train)": 3,
+        "test (against val)": 3,
+        "train (against test)": 1,
+        "train (against val)": 1,
+        "val (against test)": 3,
+        "val (against train)": 3,
+    }
+
+
 @pytest.mark.parametrize(("shift", "expected"), [(0.0, "pass"), (5.0, "fail")])
 def test_a_label_half_a_pixel_off_its_image_fails(tmp_path, shift, expected):
     data = placed(gap_m=5_000, guard_m=0)
@@ -333,41 +369,6 @@ def test_a_label_half_a_pixel_off_its_image_fails(tmp_path, shift, expected):
     assert check.status == expected
     if expected == "fail":
         assert [(p.first, p.detail) for p in check.pairs] == [("val/val-001", "image lies 0.5 pixels off mask")]
-
-
-def squares(lon, lat, size=0.01):
-    """Outlines (N, 4, 2) of squares, by their corner."""
-    steps = np.array([[0, 0], [1, 0], [1, 1], [0, 1]]) * size
-    return np.stack([lon, lat], axis=-1)[:, None] + steps
-
-
-@settings(max_examples=60, deadline=None)
-@given(
-    lat=st.floats(-89.5, 89),
-    lon=st.floats(-180, 179),
-    gap_m=st.floats(50, 5000),
-    guard_m=st.sampled_from([100.0, 1000.0]),
-)
-def test_footprints_are_measured_on_the_ground_anywhere_on_earth(lat, lon, gap_m, guard_m):
-    first = squares(np.array([lon]), np.array([lat]))
-    second = first + [0, 0.01 + np.degrees(gap_m / 6_371_000)]
-    shifted = np.where(second[..., :1] > 0, [-360.0, 0.0], [360.0, 0.0]) + second  # the same place, written otherwise
-    if abs(gap_m - guard_m) > 0.01 * guard_m:
-        for other in (second, shifted):
-            found, distance = near_pairs(first, other, guard_m)
-            assert len(found) == (gap_m < guard_m)
-            if len(found):
-                assert distance[0] == pytest.approx(gap_m, rel=0.015)
-
-
-def test_footprints_next_to_each_other_in_two_zones_are_found():
-    one = corners_lonlat(np.array([[10, 0, 690_000, 0, -10, 6_000_000.0]]), 100, 100, "EPSG:32632")
-    lon, lat = one[0].mean(axis=0)
-    assert 11.8 < lon < 12 and 54 < lat < 54.2
-    two = corners_lonlat(np.array([[10, 0, 296_600, 0, -10, 6_000_000.0]]), 100, 100, "EPSG:32633")
-    assert len(near_pairs(one, two, 50_000.0)[0]) == 1
-    assert np.isnan(corners_lonlat(np.array([[10, 0, 0, 0, -10, 0.0]]), 100, 100, None)).all()
-    assert len(near_pairs(one, np.full((1, 4, 2), np.nan), 1e6)[0]) == 0
 
 
 def test_a_class_absent_from_a_split_fails(tmp_path):
