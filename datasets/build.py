@@ -28,6 +28,7 @@ from .card import data_card
 from .files import free_space, write_atomic
 from .journal import JOURNAL, adopted, check_writable, lock, remove_temporaries
 from .plan import ChipRef, Plan, SceneJob, ShardJob
+from .plan_file import STAMPS
 from .spec import (
     FORMAT_VERSION,
     MANIFEST_NAME,
@@ -232,7 +233,8 @@ def shard_requests(plan: Plan, builder: str, folder: Path, codec: str = "blosc")
     for job in sorted(plan.shards, key=lambda j: (_split_rank(j.split), j.key)):
         scenes = [(numbers[scene.id], asdict(scene)) for scene in job.scenes]
         named = [
-            (n, s["id"], {k: v for k, v in s["payload"].items() if k != "source"}, sources[s["id"]]) for n, s in scenes
+            (n, s["id"], {k: v for k, v in s["payload"].items() if k not in ("source", STAMPS)}, sources[s["id"]])
+            for n, s in scenes
         ]
         determined = {"format": FORMAT_VERSION, "header": header, "codec": codec, "split": job.split, "scenes": named}
         key = f"{job.split}/{job.key}"

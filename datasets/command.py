@@ -8,9 +8,12 @@ from contextlib import contextmanager, nullcontext
 from importlib import import_module
 from inspect import signature
 from pathlib import Path
+from types import ModuleType
 
 from ..errors import InputError
 from .build import build, builder_module, plan_data_set
+from .plan import Plan
+from .plan_file import read_plan, save_plan
 from .verify import verify
 
 
@@ -47,20 +50,46 @@ def parse_parameters(given: list[str], lists: bool = False) -> dict[str, str | i
     return parameters
 
 
-def build_command(name: str, source: Path | None, out: Path, parameters: dict, dask: str | None, options: dict) -> None:
-    """Plan and build with a progress bar, here or on a Dask cluster (``tcp://…``, ``local``, ``local:4``)."""
-    if source is None:
-        raise InputError("no source given", where=name, hint="--source ZIP_OR_FOLDER, or --spec FILE for custom")
+def build_command(
+    name: str,
+    source: Path | None,
+    out: Path,
+    parameters: dict,
+    dask: str | None,
+    options: dict,
+    plan_file: Path | None = None,
+    save: Path | None = None,
+) -> None:
+    """Plan and build with a progress bar, here or on a Dask cluster (``tcp://…``, ``local``, ``local:4``).
+
+    ``plan_file``: a saved plan instead of source and parameters. ``save``: write the plan there and build nothing.
+    """
     if options["codec"] not in ("blosc", "gzip", "none"):
         raise InputError(f"no codec {options['codec']!r}, there is blosc, gzip, none")
-    known = set(signature(import_module(builder_module(name)).plan).parameters)
+    module = import_module(builder_module(name))
+    if plan_file is None:
+        plan = _planned(name, module, source, parameters)
+    elif source is not None or parameters:
+        raise InputError("the plan names its source and parameters", where=plan_file, hint="leave them out")
+    else:
+        plan = read_plan(plan_file, name, module.VERSION)
+    if save is not None:
+        save_plan(plan, name, module.VERSION, save)
+        print(f"{save}: {len(plan.shards)} shards; next: tidemark build {name} --plan {save} --out {out}")
+        return
+    with _executor(dask, options["workers"]) as executor, progress_bar(f"{name} {plan.header.version}") as progress:
+        folder = build(plan, module.__name__, out, executor=executor, progress=progress, **options)
+    print(folder if options["shard"] is None else f"part {options['shard']} of {plan.header.name} is done")
+
+
+def _planned(name: str, module: ModuleType, source: Path | None, parameters: dict) -> Plan:
+    if source is None:
+        raise InputError("no source given", where=name, hint="--source ZIP_OR_FOLDER, or --spec FILE for custom")
+    known = set(signature(module.plan).parameters)
     if unknown := sorted(set(parameters) - known):
         there = ", ".join(sorted(known - {"source"})) or "none"
         raise InputError(f"the builder has no parameter {unknown[0]!r}, there is {there}", where=name)
-    plan = plan_data_set(name, source, **parameters)
-    with _executor(dask, options["workers"]) as executor, progress_bar(f"{name} {plan.header.version}") as progress:
-        folder = build(plan, builder_module(name), out, executor=executor, progress=progress, **options)
-    print(folder if options["shard"] is None else f"part {options['shard']} of {plan.header.name} is done")
+    return plan_data_set(name, source, **parameters)
 
 
 @contextmanager

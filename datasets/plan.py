@@ -29,7 +29,8 @@ Affine6 = tuple[float, float, float, float, float, float]
 
 @dataclass(frozen=True)
 class SceneJob:
-    """One scene as a worker needs it. ``payload`` holds JSON values; its key ``source`` (a path) names no content."""
+    """One scene as a worker needs it. ``payload`` holds JSON values; its keys ``source`` (a path)
+    and ``stamps`` (of a saved plan) name no content."""
 
     id: str
     split: str

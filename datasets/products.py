@@ -6,6 +6,7 @@ import os
 import re
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -95,7 +96,19 @@ def source_files(folder: Path, names: Iterable[str]) -> tuple[SourceFile, ...]:
     """The manifest's record of each named file that is there, and of a shapefile's companions."""
     listed = [n for name in names for n in (name, *_companions(name))]
     present = [n for n in dict.fromkeys(listed) if (folder / n).is_file()]
-    return tuple(SourceFile(path=n, bytes=(folder / n).stat().st_size, sha256=sha256_file(folder / n)) for n in present)
+    return tuple(_recorded(folder, name) for name in present)
+
+
+def _recorded(folder: Path, name: str) -> SourceFile:
+    found = (folder / name).stat()
+    digest = _digest(str(folder / name), found.st_size, found.st_mtime_ns, found.st_ino)
+    return SourceFile(path=name, bytes=found.st_size, sha256=digest)
+
+
+@lru_cache(1 << 20)
+def _digest(path: str, _size: int, _modified_ns: int, _inode: int) -> str:
+    """A tile that serves many scenes is read once."""
+    return sha256_file(path)
 
 
 def _companions(name: str) -> list[str]:

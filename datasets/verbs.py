@@ -36,6 +36,8 @@ def build(
     dask: Annotated[str | None, typer.Option(help="Scheduler tcp://…, 'local' or 'local:N'.")] = None,
     shard: Annotated[str | None, typer.Option(help="i/n: only this part of a job array.")] = None,
     merge: Annotated[bool, typer.Option("--merge", help="Publish what the parts of a job array made.")] = False,
+    save_plan: Annotated[Path | None, typer.Option(help="Write the plan to this file and build nothing.")] = None,
+    plan: Annotated[Path | None, typer.Option(help="A saved plan, instead of source and parameters.")] = None,
     strict: Annotated[bool, typer.Option("--strict", help="Stop at the first unusable scene.")] = False,
 ) -> None:
     """Build a data set from raw scenes; a build that was stopped goes on."""
@@ -44,7 +46,7 @@ def build(
     given = {"labels": labels, "official_split": official_split, "unverified_source": unverified_source}
     given = {name: value for name, value in given.items() if value} | parse_parameters(param or [])
     options = {"codec": codec, "workers": workers, "shard": shard, "strict": strict, "merge": merge}
-    build_command(name, spec or source, out, given, dask, options)
+    build_command(name, spec or source, out, given, dask, options, plan, save_plan)
 
 
 @app.command()

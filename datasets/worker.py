@@ -16,6 +16,7 @@ from pathlib import Path
 from ..errors import FormatError, SceneError, TidemarkError
 from .files import sha256_file, storage_error, write_atomic
 from .plan import SceneJob
+from .plan_file import check_stamps
 from .shard import write_shard
 from .spec import Header
 from .statistics import Tally
@@ -26,6 +27,8 @@ def make_shard(request: dict) -> dict:
     header, builder = Header.model_validate(request["header"]), import_module(request["builder"])
     jobs = [(number, SceneJob(**job)) for number, job in request["scenes"]]
     path, skipped = Path(request["path"]), {}
+    for _, job in jobs:
+        check_stamps(job)
     while True:
         left = [(number, job) for number, job in jobs if job.id not in skipped]
         try:
