@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -144,11 +145,18 @@ def _resident(field: str) -> int | None:
 
 
 @torch.inference_mode()
-def gflops(model: torch.nn.Module, inputs: dict[str, torch.Tensor]) -> float:
-    """10⁹ floating-point operations of one forward pass, a multiply-add counted as two, by torch's flop counter."""
-    from torch.utils.flop_counter import FlopCounterMode
+def gflops(model: torch.nn.Module, inputs: dict[str, Any]) -> float:
+    """10⁹ floating-point operations of one forward pass, a multiply-add counted as two, by torch's flop counter.
 
-    with FlopCounterMode(display=False) as counter:
+    It counts convolutions, matrix products and attention; resampling and what goes pixel by pixel is not counted.
+    """
+    from torch.utils.flop_counter import FlopCounterMode, sdpa_flop_count
+
+    def attention(q, k, v, *_args, **_options) -> int:
+        return sdpa_flop_count(q, k, v)
+
+    on_cpu = {torch.ops.aten._scaled_dot_product_flash_attention_for_cpu: attention}  # that on GPUs torch knows
+    with FlopCounterMode(display=False, custom_mapping=on_cpu) as counter:
         model(**inputs)
     return counter.get_total_flops() / 1e9
 

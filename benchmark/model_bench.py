@@ -7,7 +7,6 @@ the model and the reference model take turns.
 from __future__ import annotations
 
 import json
-import math
 import os
 import statistics
 import subprocess
@@ -23,11 +22,13 @@ from ..datasets.spec import load_manifest
 from ..datasets.transforms import image_array
 from ..errors import InputError, TidemarkError
 from ..models.device import find_device
+from ..models.harmonization.harmonizer import NATIVE_SCALE, PAN_SCALE
 from ..models.runs import provenance, usable_cores
 from .measuring import TIMED, WARM_UP, percentiles_ms
+from .pair_inputs import low_size
 from .record_parts import Harness, Latency, Ratio
-from .speed_process import Job
 from .speed_record import PRECISIONS, Gate, SpeedRecord, SpeedRow, Timed, write_speed_record
+from .speed_words import print_speed
 from .subject import (
     Subject,
     chip_km2,
@@ -37,6 +38,7 @@ from .subject import (
     synthetic_dataset,
     synthetic_scene,
 )
+from .work import Job
 
 REPEATS, TURNS = 3, 5
 SCENE_SIDE, QUICK_SIDE = 1024, 160
@@ -71,7 +73,8 @@ def bench_speed(request: Request, out: Path | None = None) -> SpeedRecord:
     Args:
         request: ``kind`` and ``target`` (run, weights or registered name); ``dataset`` and ``split`` for real chips
             (a run knows its data set), ``scene`` for a real GeoTIFF; without them synthetic ones of ``channels`` bands
-            and ``size`` pixels; ``threads`` 0 = all cores; ``batch`` 0 = 8 on a CPU, 64 on a GPU;
+            and ``size`` pixels (of reflectance the bands of l8s2, and ``size`` is the target's); ``threads`` 0 = all
+            cores; ``batch`` 0 = 8 on a CPU, 64 on a GPU;
             ``quick`` = tiny, fp32 alone, one process: shows that it runs, measures nothing.
         out: JSON file for the record.
 
@@ -101,7 +104,7 @@ def bench_speed(request: Request, out: Path | None = None) -> SpeedRecord:
         job, words, km2 = _job(request, subject, room, device.type)
         answers, left_out = _measure(request, job, subject, room, progress)
     record = _record(request, subject, job, answers, left_out, words, km2)
-    _print(record)
+    print_speed(record)
     if out is not None:
         write_speed_record(out, record)
     return record
@@ -111,6 +114,16 @@ def _job(request: Request, subject: Subject, room: Path, device: str) -> tuple[J
     """The job of the first row, its data in words, and the km² of a chip (of the whole scene, for scenes)."""
     batch, data, split, km2 = request.batch or BATCH[device], "", request.split, None
     channels, size = subject.pretrained.preprocess.channels, request.size
+    shape = f"{channels}×{size}²"
+    if subject.pretrained.task_kind == "regression":
+        if request.kind == "scene":
+            raise InputError(
+                f"{subject.name} maps Landsat products, not one GeoTIFF", hint="bench end-to-end times it on chips"
+            )
+        if request.quick:
+            size -= size % NATIVE_SCALE  # whole pixels of the image: weights that stretch take no less
+        low, bands = low_size(size), subject.pretrained.spec.out_channels
+        shape = f"{channels}×{low}² and pan {PAN_SCALE * low}² to {bands}×{size}²"
     if request.kind == "scene":
         scene = request.scene
         if scene is None:
@@ -126,14 +139,14 @@ def _job(request: Request, subject: Subject, room: Path, device: str) -> tuple[J
         if subject.weights_sha256 is not None:
             raise InputError("these weights need a data set with their bands", hint="give --dataset")
         data = str(synthetic_dataset(subject, room, chips=DATA_BATCHES * batch, size=size))
-        split, words = "train", f"synthetic data set, {channels}×{size}² uint16"
+        split, words = "train", f"synthetic data set, {shape} uint16"
     else:
-        words = f"random tensors, {channels}×{size}²"
+        words = f"random tensors, {shape}"
     spans = ((1, 0.0), (3, 0.2)) if request.quick else (astuple(WARM_UP), astuple(TIMED))
     job = Job(
         kind=request.kind,
         weights=str(subject.folder.resolve()),
-        reference=str(reference_for(subject, room) or ""),
+        reference=str(reference_for(subject, room).resolve()),
         data=data,
         split=split,
         chip=(channels, size, size),
@@ -217,6 +230,7 @@ def _record(
         weights_sha256=subject.weights_sha256,
         data=words,
         chip=tuple(first["chip"]),
+        target=first["target"] and tuple(first["target"]),
         cache=None if request.kind == "model" else "warm",
         timing=Timed(warm_up=job.warm_up, timed=job.timed, turns=job.turns),
         rows=tuple(_row(row, found, first, job, km2) for row, found in answers.items()),
@@ -262,35 +276,3 @@ def _gate(own: dict | None, plain: dict | None, split: str) -> Gate | None:
     if own is None or plain is None or own["value"] is None or plain["value"] is None:
         return None
     return Gate(metric=own["metric"], dataset=own["dataset"], split=split, fp32=plain["value"], value=own["value"])
-
-
-def _print(record: SpeedRecord) -> None:
-    first, weights = record.rows[0], record.weights_sha256
-    print(f"{record.kind}: {record.model}, {f'weights {weights[:12]}' if weights else 'random weights'}, {record.data}")
-    print(f"{first.device}, {first.threads} threads, torch {first.torch}, batch {first.batch};", end=" ")
-    flops = f", {first.gflops_per_chip:.2f} GFLOPs a chip" if first.gflops_per_chip else ""
-    print(f"{first.parameters:,} parameters{flops}")
-    for row in record.rows:
-        low, high = row.chips_per_s_range
-        figures = [f"{row.chips_per_s:.1f} [{low:.1f}, {high:.1f}] chips/s", f"{row.mpx_per_s:.2f} Mpx/s"]
-        if row.km2_per_s is not None:
-            figures.append(f"{row.km2_per_s:.2f} km²/s")
-        if row.latency is not None:
-            figures.append("batch 1 p50/p90/p99 " + "/".join(
-                f"{getattr(row.latency, f'p{p}_ms'):.1f}" for p in (50, 90, 99)) + " ms")  # fmt: skip
-        if row.peak_memory_bytes is not None:
-            figures.append(f"{math.ceil(row.peak_memory_bytes / 2**20)} MiB")
-        if (ratio := row.reference_ratio) is not None:
-            figures.append(f"{ratio.median:.2f} [{ratio.low:.2f}, {ratio.high:.2f}] × the reference U-Net")
-        if row.compile_s is not None:
-            figures.append(f"compiled in {row.compile_s:.0f} s")
-        if row.gate is not None and row.name != "fp32":
-            verdict = "counts" if row.gate.passed else "does NOT count"
-            figures.append(f"{row.gate.metric} {row.gate.value:.4f} of {row.gate.fp32:.4f} in fp32: {verdict}")
-        print(f"  {row.name:<14}" + ", ".join(figures))
-    for name, why in record.left_out.items():
-        print(f"  {name:<14}left out: {why}")
-    if all(row.gate is None for row in record.rows) and len(record.rows) > 1:
-        print("accuracy by precision not checked: no trained weights with a labelled split")
-    if record.quick:
-        print("quick: shows that it runs, measures nothing")

@@ -14,7 +14,8 @@ from ..models.runs import CONFIG_NAME, read_run
 from ..models.weights import from_pretrained
 from .measuring import TIMED, WARM_UP, Span, precision, rates_in_turns, warm_up
 from .records import Speed
-from .speed_process import chip_pixels, device_facts
+from .speed_process import device_facts
+from .work import chip_pixels
 
 REPEATS = 3
 

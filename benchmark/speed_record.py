@@ -63,7 +63,11 @@ class Timed(Strict):
 
 
 class SpeedRecord(Strict):
-    """``tidemark bench``'s JSON. ``weights_sha256`` None: random weights, which cost the same time as trained ones."""
+    """``tidemark bench``'s JSON. ``weights_sha256`` None: random weights, which cost the same time as trained ones.
+
+    ``chip`` is bands, height and width of the network's image; ``target`` those of the reflectance that is answered on
+    a grid of its own (the panchromatic band is a second input then), None for classes.
+    """
 
     schema_version: Literal["1.0"] = "1.0"
     kind: Literal["model", "end-to-end", "scene"]
@@ -73,6 +77,7 @@ class SpeedRecord(Strict):
     weights_sha256: Sha256 | None
     data: Words
     chip: Annotated[tuple[Count, ...], Field(min_length=3, max_length=3)]
+    target: Annotated[tuple[Count, ...], Field(min_length=3, max_length=3)] | None = None
     cache: Words | None = None
     timing: Timed
     rows: Annotated[tuple[SpeedRow, ...], Field(min_length=1, max_length=16)]

@@ -16,18 +16,21 @@ from rasterio.transform import from_origin
 from ..datasets.build import build
 from ..datasets.context import context_scale
 from ..datasets.footprints import corners_lonlat
+from ..datasets.l8s2_header import header as l8s2_header
+from ..datasets.pairs import PAN, pair_arrays
 from ..datasets.raster import open_raster
 from ..datasets.reader import open_split
-from ..datasets.spec import Band, ClassDef, load_manifest
+from ..datasets.spec import Band, ClassDef, Header, load_manifest
 from ..datasets.transforms import Preprocess
 from ..errors import InputError
 from ..models.fetch import find_weights
+from ..models.harmonization.meaning import Meaning
 from ..models.registry import ModelSpec, create_model, find_model
 from ..models.runs import RUN_NAME, read_run
 from ..models.weights import Pretrained, from_pretrained, save_pretrained
-from . import synthetic
+from . import synthetic, synthetic_pairs
+from .pair_inputs import REFERENCE
 
-REFERENCE = ("unet", {"encoder": "resnet18"})
 CLASSES = (
     ClassDef(id=0, name="not water", color="#d9cfa6"),
     ClassDef(id=1, name="water", color="#1f6fb4"),
@@ -56,13 +59,13 @@ def find_subject(
     Args:
         target: what the user gave.
         room: a folder for random weights.
-        channels: bands of the input, for a registered name.
+        channels: bands of the input, for a registered name of classes; one of reflectance has the bands of l8s2.
         arguments: of the model, for a registered name.
         data: version folder of a data set; None: where a run says.
 
     Raises:
         ConfigError: an unknown name (with the nearest one) or argument, or a trivial row.
-        InputError: weights of a harmonization, or arguments beside weights.
+        InputError: arguments beside weights, or a data set of another task or without a panchromatic band.
         WeightsError: the weights there cannot be loaded.
     """
     path = Path(target)
@@ -70,30 +73,23 @@ def find_subject(
         if arguments:
             raise InputError("weights have their arguments already", where=target, hint="leave --arg away")
         pretrained = from_pretrained(target)
-        if pretrained.harmonization is not None:
-            raise InputError(
-                "a network of reflectance is timed from chips to reflectance only",
-                where=target,
-                hint="`tidemark evaluate RUN --speed` does that",
-            )
         if data is None and (path / RUN_NAME).exists():
             folder = read_run(path).dataset.folder
             data = folder if folder.is_dir() else None
         folder = find_weights(target, None)
         return Subject(pretrained.name, pretrained.args, folder, pretrained.weights_sha256, data, pretrained)
     tasks, preprocess, classes = find_model(target).tasks, synthetic_preprocess(channels), None
-    task = tasks[0]
-    if data is not None:
-        manifest = load_manifest(data)
+    task, manifest = tasks[0], None if data is None else load_manifest(data)
+    if manifest is not None:
         task, classes = manifest.task.kind, manifest.task.classes
-        preprocess = Preprocess.from_manifest(manifest, normalization="per_chip")
-    if task not in tasks or task not in ("segmentation", "classification"):
-        raise InputError(
-            f"{target} is for {' or '.join(tasks)}; random weights are timed on class maps and patches only",
-            where=data,
-            hint="give a run folder, or a folder of weights and --dataset",
-        )
-    folder = random_weights(target, arguments, preprocess, room, task, classes)
+        if task not in tasks:
+            raise InputError(f"{target} is for {' or '.join(tasks)}, {manifest.name} is a {task}", where=data)
+    if task == "regression":
+        folder = random_pair_weights(target, arguments, room, manifest or l8s2_header({}, "by-tile", simulated=True))
+    else:
+        if manifest is not None:
+            preprocess = Preprocess.from_manifest(manifest, normalization="per_chip")
+        folder = random_weights(target, arguments, preprocess, room, task, classes)
     return Subject(target, dict(arguments), folder, None, data, from_pretrained(folder))
 
 
@@ -116,6 +112,35 @@ def random_weights(
     classes = classes or (CLASSES[:2] if task == "segmentation" else CLASSES)
     inputs = dict.fromkeys(find_model(name).inputs, preprocess.channels)
     spec = ModelSpec(inputs, 1 if task == "segmentation" and len(classes) == 2 else len(classes))
+    return _save_random(name, arguments, spec, preprocess, room, task, classes)
+
+
+def random_pair_weights(name: str, arguments: Mapping[str, Any], room: Path, stated: Header) -> Path:
+    """Save a fresh harmonization network, seed 0, for the bands of a data set of pairs.
+
+    Raises:
+        InputError: the data set has no panchromatic band, or is none of pairs.
+    """
+    image, target, pan = pair_arrays(stated)
+    if pan is None:
+        raise InputError(f"{name} needs the input {PAN!r}, {stated.name} has none")
+    inputs = {key: Preprocess(array.bands, normalization="none") for key, array in (("image", image), (PAN, pan))}
+    spec = ModelSpec({key: preprocess.channels for key, preprocess in inputs.items()}, len(target.bands))
+    residual = bool(arguments.get("residual", False))
+    meaning = Meaning(pan=inputs[PAN].to_config(), target=target.bands, loss="not trained", residual=residual)
+    return _save_random(name, arguments, spec, inputs["image"], room, task="regression", harmonization=meaning)
+
+
+def _save_random(
+    name: str,
+    arguments: Mapping[str, Any],
+    spec: ModelSpec,
+    preprocess: Preprocess,
+    room: Path,
+    task: str,
+    classes: Sequence[ClassDef] = (),
+    harmonization: Meaning | None = None,
+) -> Path:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         model = create_model(name, spec, **arguments)
@@ -129,20 +154,23 @@ def random_weights(
         preprocess_config=preprocess.to_config(),
         classes=classes,
         card={"task_kind": task},
+        harmonization=harmonization,
     )
     return folder
 
 
-def reference_for(subject: Subject, room: Path) -> Path | None:
-    """Random weights of the reference model for the same input; None where that input is no map of classes."""
+def reference_for(subject: Subject, room: Path) -> Path:
+    """Weights of the reference model for the same input; of reflectance the subject's own (``ReferenceOnPairs``)."""
     name, arguments = REFERENCE
-    if subject.pretrained.task_kind not in ("segmentation", "classification"):
-        return None
+    if subject.pretrained.task_kind == "regression":
+        return subject.folder
     return random_weights(name, arguments, subject.pretrained.preprocess, room / "reference")
 
 
 def synthetic_dataset(subject: Subject, room: Path, *, chips: int, size: int) -> Path:
-    """A data set with the input of `random_weights`: the split is ``train``."""
+    """A data set with the input of random weights: the split is ``train``; ``size`` is the side of map or image."""
+    if subject.pretrained.task_kind == "regression":
+        return build(synthetic_pairs.plan(chips=chips, size=size), synthetic_pairs.__name__, room / "data")
     contexts = tuple(name for name in subject.pretrained.spec.in_channels if context_scale(name))
     channels = subject.pretrained.preprocess.channels
     plan = synthetic.plan(chips=chips, bands=channels, size=size, contexts=contexts)

@@ -187,11 +187,11 @@ Compile = Annotated[bool, typer.Option("--compile/--no-compile", help="Rows with
 Repeats = Annotated[int, typer.Option(min=1, max=1000, help="Fresh processes for each row.")]
 Quick = Annotated[bool, typer.Option("--quick", help="Tiny and short: shows that it runs, measures nothing.")]
 Record = Annotated[Path | None, typer.Option(help="JSON record to write.")]
-Channels = Annotated[int, typer.Option(min=1, max=255, help="Bands of synthetic input, for a registered model.")]
+Channels = Annotated[int, typer.Option(min=1, max=255, help="Bands of synthetic input; of reflectance always six.")]
 Arguments = Annotated[list[str] | None, typer.Option("--arg", help="NAME=VALUE of a registered model; repeat.")]
 Chips = Annotated[Path | None, typer.Option("--dataset", help="Version folder; by default the run's.")]
 ChipSplit = Annotated[str, typer.Option("--split", help="Split to read, and to score each precision on.")]
-Side = Annotated[int, typer.Option(min=16, max=4096, help="Side of a synthetic chip, or of a scene's tiles, in px.")]
+Side = Annotated[int, typer.Option(min=16, max=4096, help="Side of a synthetic chip (its map), or of a scene's tiles.")]
 
 
 def _bench(kind: str, target: str, arguments: list[str] | None, out: Path | None, **given) -> None:
@@ -205,7 +205,7 @@ def _bench(kind: str, target: str, arguments: list[str] | None, out: Path | None
 
 
 @bench_app.command("model", help="The network alone, tensors resident on the device, against the reference U-Net.")
-@bench_app.command("end-to-end", help="HDF5 shards to class maps in host memory, files in the page cache.")
+@bench_app.command("end-to-end", help="HDF5 shards to maps in host memory, files in the page cache.")
 def bench_chips(
     context: typer.Context,
     model: Subject,

@@ -52,9 +52,10 @@ class PairLoader(ChipLoader):
         self._chips["unit"] = torch.from_numpy(units.astype(np.int64))
 
     def __iter__(self) -> Iterator[dict[str, Tensor]]:
-        return map(self._placed, super().__iter__())  # binds no batch to a name: its buffer would count as held
+        return map(self.placed, super().__iter__())  # binds no batch to a name: its buffer would count as held
 
-    def _placed(self, batch: dict[str, Tensor]) -> dict[str, Tensor]:
+    def placed(self, batch: dict[str, Tensor]) -> dict[str, Tensor]:
+        """A batch with the grids and scenes of the chips that its ``index`` (B,) names."""
         return batch | {key: values[batch["index"]] for key, values in self._chips.items()}
 
 

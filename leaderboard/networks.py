@@ -39,9 +39,12 @@ class Network:
     @property
     def place(self) -> str:
         """What its rate may be compared within: device, threads, precision, and the chips."""
-        row, (bands, height, width) = self.row, self.record.chip
+        row, (bands, height, width), target = self.row, self.record.chip, self.record.target
         threads = f"{row.threads} thread{'s' if row.threads > 1 else ''}"
-        return f"{row.device}, {threads}, {row.name}, {bands} bands of {height} × {width} pixels"
+        chips = f"{bands} bands of {height} × {width} pixels"
+        if target:
+            chips += f" and the panchromatic one to {target[0]} of {target[1]} × {target[2]}"
+        return f"{row.device}, {threads}, {row.name}, {chips}"
 
     def is_of(self, model: ModelRef) -> bool:
         """Whether a row of a table has this network."""

@@ -15,7 +15,7 @@ from tidemark.benchmark.records import read_result
 from tidemark.benchmark.speed import measure_speed
 from tidemark.benchmark.subject import find_subject
 from tidemark.datasets.reader import open_split
-from tidemark.errors import ConfigError, InputError, TidemarkError, WeightsError
+from tidemark.errors import ConfigError, TidemarkError, WeightsError
 from tidemark.models import keeper, train
 from tidemark.models.harmonization import rows
 from tidemark.models.harmonization.resample import resample
@@ -171,9 +171,9 @@ def test_speed_of_pairs_is_measured_end_to_end(trained):
     assert speed.mpx_per_s == pytest.approx(speed.chips_per_s * 64 * 64 / 1e6)
 
 
-def test_the_bench_of_tensors_names_the_one_for_pairs(trained, tmp_path):
-    with pytest.raises(InputError, match="evaluate RUN --speed"):
-        find_subject(str(trained), tmp_path, channels=6, arguments={})
+def test_a_run_is_timed_on_the_pairs_it_learned_from(trained, pairs, tmp_path):
+    found = find_subject(str(trained), tmp_path, channels=2, arguments={})
+    assert found.data == pairs and found.pretrained.harmonization is not None
 
 
 @pytest.mark.parametrize(
