@@ -30,6 +30,7 @@ from ..datasets.build import builder_module, plan_data_set, shard_requests
 from ..datasets.builders import alos_dswe, l8s2
 from ..datasets.dswe import water_labels
 from ..datasets.l8s2_header import MIN_PSNR_DB, MIN_SSIM, MIN_VALID
+from ..datasets.l8s2_products import FALSE_NORTHING_M
 from ..datasets.l8s2_products import L8_BANDS as LANDSAT
 from ..datasets.mosaic import Mosaic
 from ..datasets.plan import ChipRef, SceneJob
@@ -148,7 +149,9 @@ def _l8s2_files(job: SceneJob) -> Iterator[tuple[dict, dict]]:
 def _window(dataset, ref: ChipRef, array: str) -> Window:
     """The pixels of a Landsat raster that the chip's array holds."""
     x, y, size = ref.transforms[array][2], ref.transforms[array][5], {"image": 86, "pan": 172}[array]
-    row, column = (y - dataset.transform.f) / dataset.transform.e, (x - dataset.transform.c) / dataset.transform.a
+    north = dataset.transform.f
+    north += round((y - north) / FALSE_NORTHING_M) * FALSE_NORTHING_M  # Landsat counts below zero in the south
+    row, column = (y - north) / dataset.transform.e, (x - dataset.transform.c) / dataset.transform.a
     return Window(round(column), round(row), size, size)
 
 

@@ -97,10 +97,15 @@ def in_zone(grid: raster.Grid, crs: str) -> raster.Grid | None:
     if grid.crs == crs:
         return grid
     codes = [rasterio.CRS.from_wkt(wkt).to_epsg() for wkt in (crs, grid.crs)]
-    if None in codes or codes[0] - codes[1] != 100 or not 32601 <= codes[1] <= 32660:
+    if None in codes or codes[0] == codes[1] or not same_zone(*codes):
         return None
     a, b, c, d, e, f = grid.transform
     return replace(grid, transform=(a, b, c, d, e, f + FALSE_NORTHING_M), crs=crs)
+
+
+def same_zone(sentinel2: int, landsat: int) -> bool:
+    """Whether EPSG codes name one UTM zone: Landsat keeps the northern code south of the equator."""
+    return sentinel2 == landsat or (sentinel2 - landsat == 100 and 32601 <= landsat <= 32660)
 
 
 def _shared(one: raster.Grid, two: raster.Grid) -> float:

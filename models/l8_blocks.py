@@ -13,6 +13,8 @@ from ..datasets import raster
 from ..datasets.grids import grid_between
 from ..datasets.l8_scene import LandsatScene, OpenScene, find_scenes
 from ..datasets.l8s2_header import BAND_NAMES
+from ..datasets.l8s2_products import in_zone
+from ..errors import SceneError
 from .harmonization.consistency import average
 from .reflectance_cog import NODATA, SCALE
 
@@ -24,15 +26,19 @@ def block_errors(scene: LandsatScene, path: Path) -> np.ndarray:
     """Relative differences of the means over 300 m blocks, (6, blocks), of a whole map in memory.
 
     A block counts the Landsat pixels that have data and lie wholly (to four fifths at the map's edge) in the map.
+    Raises SceneError for a map in another zone.
     """
     with OpenScene(scene, with_pan=False) as opened:
         grid = opened.grid
         image, valid = opened.bands((0, 0, grid.height, grid.width))
     with raster.open_raster(path) as file:
-        values, transform = file.read(), tuple(file.transform)[:6]
+        values, place = file.read(), raster.check_georeferenced(file)
+    grid = in_zone(grid, place.crs)
+    if grid is None:
+        raise SceneError("the map is in another zone than its scene", where=path)
     known = (values != NODATA).all(0)
     layers = torch.from_numpy(np.concatenate([values * SCALE, known[None]]))[None]
-    between = torch.from_numpy(grid_between(grid.transform, transform))[None]
+    between = torch.from_numpy(grid_between(grid.transform, place.transform))[None]
     means, cover = average(layers, between, (grid.height, grid.width))
     valid = valid & (cover[0].numpy() > 0.8) & (means[0, 6].numpy() > 0.999)
     rows, columns = grid.height // BLOCK_PX, grid.width // BLOCK_PX

@@ -17,7 +17,7 @@ from dataclasses import dataclass
 
 from shapely.geometry.base import BaseGeometry
 
-from ..l8s2_products import PRODUCT
+from ..l8s2_products import PRODUCT, same_zone
 from .crop import Crop, most_bytes
 from .items import Item, from_multihash
 from .report import Decision
@@ -161,7 +161,7 @@ def _l8_fault(scene: Scene, l8: Scene, pans: dict, area: BaseGeometry, limits: L
         return f"Landsat assets missing: {', '.join(missing)}"
     if fault := _cloud_fault(l8, limits.l8_cloud_percent, "Landsat"):
         return fault
-    if scene.epsg and l8.epsg and scene.epsg != l8.epsg:
+    if scene.epsg and l8.epsg and not same_zone(scene.epsg, l8.epsg):
         return f"another UTM zone: EPSG:{scene.epsg} and EPSG:{l8.epsg}"
     if fault := _share_fault(_both(scene, l8, area), limits):
         return f"both {fault}".replace("sees", "see")

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import json
+from types import SimpleNamespace
 
 import h5py
 import hdf5plugin  # noqa: F401  registers the Blosc filter with h5py
 import numpy as np
 import pytest
+from affine import Affine
+from rasterio.windows import Window
 from tidemark.benchmark import build_contenders as contenders
 from tidemark.benchmark import build_speed
 from tidemark.benchmark.build_scenes import SCENES
-from tidemark.datasets.plan import SceneJob
+from tidemark.datasets.plan import ChipRef, SceneJob
 from tidemark.errors import InputError
 
 SIZES = {"alos-dswe": 700, "l8s2": 512}
@@ -33,6 +36,14 @@ def test_the_naive_builder_makes_our_chips(tmp_path, kind):
             assert np.mean(np.abs(one - two) > 0.02 * np.abs(one) + 0.5) < 0.02
         if kind == "l8s2":
             np.testing.assert_array_equal(ours["target"][:, :3], theirs["target"][:chips, :3])
+
+
+@pytest.mark.parametrize("north", [4_900_035.0, 6_300_015.0 - 10_000_000, 10.0])
+def test_a_chip_is_cut_out_of_landsat_on_either_side_of_the_equator(north):
+    dataset = SimpleNamespace(transform=Affine(30, 0, 299_985, 0, -30, north))
+    y = (north if north > 1e6 else north + 10_000_000) - 30 * 40
+    ref = ChipRef("chip", (0, 0, 256, 256), transforms={"image": (30.0, 0.0, 299_985 + 30.0 * 7, 0.0, -30.0, y)})
+    assert contenders._window(dataset, ref, "image") == Window(7, 40, 86, 86)
 
 
 def test_an_unknown_scene_is_refused():

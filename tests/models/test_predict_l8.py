@@ -418,8 +418,9 @@ class Brighter(torch.nn.Module):
         return found * 1.1 + 0.02 + 0.05 * torch.sin(torch.arange(size[1]) * 2.1), None
 
 
-def test_block_means_are_held_where_consistency_is_asked_for(tmp_path, monkeypatch):
-    scene = find_scenes(add_scene(tmp_path, field=texture))[0]
+@pytest.mark.parametrize("north", [NORTH, NORTH - 9_000_030])
+def test_block_means_are_held_where_consistency_is_asked_for(tmp_path, north):
+    scene = find_scenes(add_scene(tmp_path, field=texture, north=north))[0]
     for consistent in (False, True):
         predict_l8.map_scene(scene, tmp_path / "map.tif", Brighter(), (64, 0.25, "hann"), consistent=consistent)
         worst = block_errors(scene, tmp_path / "map.tif").max()

@@ -8,13 +8,16 @@ import json
 import numpy as np
 import pytest
 import rasterio
+from rasterio.warp import transform_bounds
 from shapely.geometry import box
 from tidemark.datasets.acquire import l8s2, report
 from tidemark.datasets.acquire.commands import acquire_l8s2
+from tidemark.datasets.acquire.crop import Crop, pixel_window
 from tidemark.datasets.acquire.stac import read_item
 from tidemark.datasets.l8_scene import find_scenes
 from tidemark.datasets.l8s2_products import group, partner
 from tidemark.datasets.optical import pan_gains
+from tidemark.datasets.raster import Grid
 from tidemark.errors import ArchiveError, InputError, PartialResultError, StorageError
 
 BBOX = "1.755,44.205,1.795,44.235"  # 3.2 by 3.3 km within the small archive's 5.4 km
@@ -224,6 +227,8 @@ def test_a_pair_that_keeps_every_limit_is_taken():
         ({"l8": l8_scene(f"{L2}_SR".replace("_T1", "_RT"))}, "not Landsat-8 Level-2"),
         ({"l8": l8_scene(properties={"proj:epsg": 32630})}, "another UTM zone: EPSG:32631 and EPSG:32630"),
         ({"l8": l8_scene(properties={"proj:epsg": None, "proj:code": "EPSG:32631"})}, ""),
+        ({"s2": s2_scene(properties={"proj:epsg": 32731})}, ""),  # south of the equator Landsat keeps the northern zone
+        ({"s2": s2_scene(properties={"proj:epsg": 32732})}, "another UTM zone: EPSG:32732 and EPSG:32631"),
         ({"s2": s2_scene(properties={"earthsearch:boa_offset_applied": True})}, "its numbers are shifted"),
         ({"s2": s2_scene(properties={"s2:product_uri": "../../S2A.SAFE"})}, "not a Sentinel-2 L2A product name"),
         ({"s2": s2_scene(assets={"blue": {"href": "https://h/b"}})}, "assets missing: green"),
@@ -235,6 +240,15 @@ def test_a_pair_that_keeps_every_limit_is_taken():
 def test_each_limit_just_met_and_just_missed(arguments, expected):
     found = reason(**arguments)
     assert found.startswith(expected) and bool(found) == bool(expected)
+
+
+@pytest.mark.parametrize(("epsg", "north"), [(32733, 6_300_000.0), (32633, -3_700_000.0)])
+def test_a_part_south_of_the_equator_is_cut_at_the_same_ground_in_either_zone(epsg, north):
+    grid = Grid(400, 400, (30.0, 0.0, 300_000.0, 0.0, -30.0, north), rasterio.CRS.from_epsg(epsg).to_wkt())
+    wanted = transform_bounds("EPSG:32733", "EPSG:4326", 303_000, 6_294_000, 306_000, 6_297_000)
+    row, column, height, width = pixel_window(grid, Crop("https://h/b", "b.tif", wanted))
+    assert row in range(95, 101) and column in range(95, 101) and row + height > 199 and column + width > 199
+    assert height < 115 and width < 115
 
 
 def test_the_nearest_date_wins_then_the_larger_ground():
