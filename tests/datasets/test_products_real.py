@@ -110,7 +110,10 @@ def pan_relation(green, red, pan, elevation):
 
 @needs("landsat8-pan")
 def test_pan_relates_to_the_visible_bands_as_in_real_scenes(simulated):
-    """Real pan grids start 15 m inside the real 30 m crops: 2 x 2 blocks of pan from there cover inner pixels."""
+    """Real pan grids start 22.5 m inside the real 30 m crops, the half pixels undone that both are said to lie off.
+
+    So 2 x 2 blocks from half a pixel on cover inner pixels.
+    """
     import json
 
     real = []
@@ -119,7 +122,8 @@ def test_pan_relates_to_the_visible_bands_as_in_real_scenes(simulated):
         pan = read(next((DATA / "landsat8-pan" / "L8_pan").glob(f"*{date}*")))[0]
         facts = json.loads(next((DATA / "landsat8-pan" / "mtl").glob(f"*{date}*")).read_text())["LANDSAT_METADATA_FILE"]
         bands = read(path)[:6] * 2.75e-5 - 0.2
-        blocks = pan[1:-1, 1:].reshape(175, 2, 173, 2).mean((1, 3))
+        halfway = (pan[:-1, :-1] + pan[:-1, 1:] + pan[1:, :-1] + pan[1:, 1:]) / 4
+        blocks = halfway[:350, :346].reshape(175, 2, 173, 2).mean((1, 3))
         inner = bands[:, 1:176, 1:174]
         real.append(pan_relation(inner[1], inner[2], blocks, float(facts["IMAGE_ATTRIBUTES"]["SUN_ELEVATION"])))
     found = []
@@ -129,7 +133,7 @@ def test_pan_relates_to_the_visible_bands_as_in_real_scenes(simulated):
         at_30m = pan[::2, ::2]
         found.append(pan_relation(rho[1], rho[2], at_30m, elevation))
     real, found = np.array(real), np.array(found)
-    assert (found[:, 2] > 0.9).all() and (real[:, 2] > 0.9).all()
+    assert (found[:, 2] > 0.9).all() and (real[:, 2] > 0.97).all()
     np.testing.assert_allclose(found[:, 0].mean(), real[:, 0].mean(), rtol=0.25)
     np.testing.assert_allclose(found[:, 1].mean(), real[:, 1].mean(), atol=0.03)
 
