@@ -9,11 +9,11 @@ from tidemark.benchmark.record_parts import Harness, Ratio
 from tidemark.benchmark.records import write_result
 from tidemark.benchmark.speed_record import SpeedRecord, SpeedRow, Timed, write_speed_record
 from tidemark.errors import FormatError, InputError
-from tidemark.leaderboard.networks import load_networks
+from tidemark.leaderboard.networks import by_place, load_networks
 from tidemark.leaderboard.site import build_site
 
 
-def speed_record(model, ratio, arguments=None, chip=(4, 256, 256), quick=False, kind="model", device="Toy CPU"):
+def speed_record(model, ratio, arguments=None, chip=(4, 256, 256), quick=False, kind="model", device="Toy CPU", **more):
     row = SpeedRow(
         kind=kind, chips_per_s=3.0, mpx_per_s=0.2, chips_per_s_range=(2.0, 4.0), device=device,
         threads=1, precision="fp32", batch=2, parameters=900_614, gflops_per_chip=6.1, samples=(3.0,),
@@ -22,7 +22,7 @@ def speed_record(model, ratio, arguments=None, chip=(4, 256, 256), quick=False, 
     return SpeedRecord(
         kind=kind, quick=quick, model=model, arguments=arguments or {}, weights_sha256=None, data="synthetic",
         chip=chip, timing=Timed(warm_up=(10, 2.0), timed=(100, 10.0), turns=5), rows=(row,),
-        harness=Harness(version="0.1.0"),
+        harness=Harness(version="0.1.0"), **more,
     )  # fmt: skip
 
 
@@ -44,6 +44,12 @@ def test_networks_are_listed_by_what_they_may_be_compared_within_fastest_first(s
     ))  # fmt: skip
     assert [n.label for n in found] == ["patch-cnn", "unet, decoder_channels 64/32, encoder resnet18", "gmnet", "hrnet"]
     assert len({n.place for n in found}) == 2 and "4 bands of 256 × 256 pixels" in found[1].place
+
+
+def test_reflectance_is_never_set_beside_class_maps(speeds):
+    of_pairs = speed_record("srunet", 2.0, chip=(6, 86, 86), target=(6, 256, 256))
+    (one, _), (two, members) = by_place(load_networks(speeds(speed_record("hrnet", 3.0, chip=(6, 86, 86)), of_pairs)))
+    assert two == f"{one} and the panchromatic one to 6 of 256 × 256" and members[0].record == of_pairs
 
 
 @pytest.mark.parametrize("wrong", [{"quick": True}, {"kind": "end-to-end"}])
