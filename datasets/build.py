@@ -20,34 +20,20 @@ from dataclasses import asdict
 from importlib import import_module
 from pathlib import Path
 
-import numpy as np
-
 from .. import errors
 from ..errors import FormatError, InputError, PartialResultError, SceneError, StorageError, TidemarkError
 from .card import data_card
 from .files import free_space, write_atomic
 from .journal import JOURNAL, adopted, check_writable, lock, remove_temporaries
+from .manifest import assemble, split_rank
 from .plan import ChipRef, Plan, SceneJob, ShardJob
 from .plan_file import STAMPS
-from .spec import (
-    FORMAT_VERSION,
-    MANIFEST_NAME,
-    Header,
-    Manifest,
-    Scene,
-    ShardEntry,
-    SkippedScene,
-    Split,
-    canonical_json,
-    load_manifest,
-)
+from .spec import FORMAT_VERSION, MANIFEST_NAME, Header, Manifest, canonical_json, load_manifest
 from .split_map import MAP_NAME, split_map
-from .statistics import Tally
 
-__all__ = ["ChipRef", "Plan", "SceneJob", "ShardJob", "build", "content_sha256", "plan_data_set", "run_task"]
+__all__ = ["ChipRef", "Plan", "SceneJob", "ShardJob", "build", "plan_data_set", "run_task"]
 
 ATTEMPTS = 2  # a worker that died (out of memory, a crash in a codec) is tried once more
-SPLIT_ORDER = ("train", "val", "test")
 
 
 def plan_data_set(builder: str, source: str | Path, **parameters) -> Plan:
@@ -132,7 +118,7 @@ def build(
         if strict and skipped:
             raise SceneError(skipped[0]["reason"], where=skipped[0]["id"], hint="without --strict it is left out")
         if part is None:
-            manifest = _manifest(plan, codec, folder, [(q, entries[q["key"]]) for q in requests], skipped)
+            manifest = assemble(plan, codec, folder, [(q, entries[q["key"]]) for q in requests], skipped)
             write_atomic(folder / "README.md", data_card(manifest))
             if (picture := split_map(manifest)) is not None:
                 write_atomic(folder / MAP_NAME, picture)
@@ -143,27 +129,6 @@ def build(
         named = "; ".join(f"{s['id']} ({s['reason']})" for s in skipped[:5])
         raise PartialResultError(f"{len(skipped)} scenes were left out: {named}", where=folder)
     return folder
-
-
-def content_sha256(folder: Path, header: Header, scenes: tuple[Scene, ...], shards: tuple[ShardEntry, ...]) -> str:
-    """The digest that names the data whatever the codec and the grouping into shards.
-
-    sha256 over the array declarations and then, sorted by split and chip id, one line per chip: split, id, scene id,
-    and the hexadecimal bytes of window, transforms and array checksums, as the sidecars state them.
-    """
-    digest = hashlib.sha256()
-    for array in header.arrays:
-        digest.update(f"{array.name} {array.dtype} {array.shape}\n".encode())
-    lines = []
-    for entry in shards:
-        rows = np.load(folder / entry.index_path, allow_pickle=False)
-        fixed = [n for n in rows.dtype.names if n == "window" or n.startswith("transform")]
-        names = [*fixed, *(f"{a.name}_checksum" for a in header.arrays)]
-        for row in rows:
-            values = " ".join(f"{n}={row[n].tobytes().hex()}" for n in names)
-            lines.append(f"{entry.split} {row['chip_id'].decode()} {scenes[row['scene']].id} {values}\n")
-    digest.update("".join(sorted(lines)).encode())
-    return digest.hexdigest()
 
 
 def run_task(request: dict) -> dict:
@@ -230,7 +195,7 @@ def shard_requests(plan: Plan, builder: str, folder: Path, codec: str = "blosc")
     sources = {scene.id: scene.model_dump(mode="json") for scene in plan.scenes}
     header = plan.header.model_dump(mode="json")
     requests = []
-    for job in sorted(plan.shards, key=lambda j: (_split_rank(j.split), j.key)):
+    for job in sorted(plan.shards, key=lambda j: (split_rank(j.split), j.key)):
         scenes = [(numbers[scene.id], asdict(scene)) for scene in job.scenes]
         named = [
             (n, s["id"], {k: v for k, v in s["payload"].items() if k not in ("source", STAMPS)}, sources[s["id"]])
@@ -254,10 +219,6 @@ def shard_requests(plan: Plan, builder: str, folder: Path, codec: str = "blosc")
     if len({r["key"] for r in requests}) != len(requests):
         raise InputError("two shards of the plan have the same key", where=folder)
     return requests
-
-
-def _split_rank(split: str) -> tuple[int, str]:
-    return (SPLIT_ORDER.index(split) if split in SPLIT_ORDER else len(SPLIT_ORDER), split)
 
 
 def _run(requests: list[dict], workers: int, executor: Executor | None, strict: bool, progress) -> dict[str, dict]:
@@ -296,35 +257,3 @@ def _run(requests: list[dict], workers: int, executor: Executor | None, strict: 
             f"{len(failed)} of {len(requests)} shards failed: {named}", hint="the others are kept; run it again"
         )
     return entries
-
-
-def _manifest(plan: Plan, codec: str, folder: Path, done: list[tuple[dict, dict]], skipped: list[dict]) -> Manifest:
-    shards, tallies, scenes = [], {}, {}
-    for request, entry in done:
-        if not entry["chips"]:
-            continue
-        fields = {name: entry[name] for name in ("chips", "bytes", "sha256", "index_bytes", "index_sha256")}
-        shards.append(ShardEntry(path=f"{request['key']}.h5", split=request["split"], **fields))
-        tallies.setdefault(request["split"], Tally(plan.header)).merge(entry["tally"])
-        scenes[request["split"]] = scenes.get(request["split"], 0) + len(entry["scenes"])
-    if not shards:
-        raise InputError(
-            "no scene could be used", where=folder, hint="; ".join(s["reason"] for s in skipped[:3]) or None
-        )
-    splits = []
-    for name in sorted({scene.split for scene in plan.scenes} | set(tallies), key=_split_rank):
-        classes, ignored = tallies.get(name, Tally(plan.header)).class_counts()  # a split may lose all its scenes
-        chips = sum(s.chips for s in shards if s.split == name)
-        splits.append(Split(name=name, chips=chips, scenes=scenes.get(name, 0), classes=classes, ignored=ignored))
-    statistics = tallies["train"].statistics() if "train" in tallies else ()
-    return Manifest(
-        **{name: getattr(plan.header, name) for name in Header.model_fields},
-        format_version=".".join(map(str, FORMAT_VERSION)),
-        codec=codec,
-        content_sha256=content_sha256(folder, plan.header, plan.scenes, tuple(shards)),
-        statistics=statistics,
-        splits=tuple(splits),
-        scenes=plan.scenes,
-        skipped=tuple(SkippedScene(**s) for s in skipped),
-        shards=tuple(shards),
-    )

@@ -9,8 +9,9 @@ from pathlib import Path
 from ..errors import ChecksumError, HubError, InputError
 from .card import data_card
 from .files import sha256_file
-from .hub import CARD_NAME, parse_reference
+from .hub import CARD_NAME
 from .hub_errors import explain
+from .hub_reference import parse_reference
 from .licences import hub_licence
 from .reader import PARTIAL_NAME
 from .spec import MANIFEST_NAME, Manifest, load_manifest, manifest_sha256

@@ -21,8 +21,9 @@ import numpy as np
 from ..errors import ChecksumError, FormatError, HubError
 from .codecs import check_blosc_header, decode
 from .guard import Layout, Places
-from .hub import Reference, checked_file, parse_reference, remote_manifest, resolve
+from .hub import checked_file, remote_manifest
 from .hub_errors import explain
+from .hub_reference import Reference, parse_reference, resolve
 from .reader import Shard
 from .shard import checksum, index_dtype, meta_checksums, storage_codec
 from .spec import Manifest, ShardEntry

@@ -10,8 +10,8 @@ from pathlib import Path
 import numpy as np
 
 from ..errors import ChecksumError, FormatError, TidemarkError
-from .build import content_sha256
 from .files import sha256_file
+from .manifest import content_sha256
 from .reader import PARTIAL_NAME, Shard, pulled_shards
 from .shard import index_dtype
 from .spec import MANIFEST_NAME, Manifest, ShardEntry, canonical_json, load_manifest

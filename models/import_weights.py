@@ -16,8 +16,9 @@ from ..datasets.transforms import RANGE_MARGIN, Preprocess
 from ..errors import ConfigError, WeightsError
 from .fetch import pickle_refused
 from .gmnet import DECODER, ENCODER, SCALES
+from .layouts import check_finite, compare_layouts, layout
 from .registry import ModelSpec, create_model
-from .weights import check_finite, compare_layouts, layout, save_pretrained
+from .weights import save_pretrained
 
 MAX_BYTES = 1 << 30
 BANDS = tuple(

@@ -27,24 +27,13 @@ from .calibration import Calibration
 from .card import model_card
 from .fetch import CONFIG_NAME, PICKLES, WEIGHTS_NAME, find_weights, pickle_refused
 from .harmonization.meaning import Meaning, SigmaScale
+from .layouts import check_finite, compare_layouts, layout, read_layout
 from .registry import ModelSpec, create_model
 
 CARD_NAME = "README.md"
 MAX_CONFIG_BYTES = 4 << 20
 # Arguments that only choose starting values: stored weights replace those.
 STARTING_ARGS = frozenset({"encoder_weights"})
-_DTYPES = {
-    "F32": torch.float32,
-    "F64": torch.float64,
-    "F16": torch.float16,
-    "BF16": torch.bfloat16,
-    "I64": torch.int64,
-    "I32": torch.int32,
-    "I16": torch.int16,
-    "I8": torch.int8,
-    "U8": torch.uint8,
-    "BOOL": torch.bool,
-}
 Channels = Annotated[int, Field(ge=1, le=65536)]
 
 
@@ -211,7 +200,7 @@ def from_pretrained(source: str | Path, revision: str | None = None) -> Pretrain
     folder = find_weights(source, revision)
     config = _read_config(folder / CONFIG_NAME)
     path = folder / WEIGHTS_NAME
-    shapes = _read_header(path)
+    shapes = read_layout(path)
     spec = ModelSpec(config.in_channels, config.out_channels)
     try:
         preprocess = Preprocess.from_config(config.preprocess)
@@ -250,7 +239,7 @@ def load_weights(model: nn.Module, path: str | Path) -> None:
     """Fill a model from a safetensors file, strictly. Raises WeightsError, and then leaves the model as it was."""
     from safetensors.torch import load_file
 
-    compare_layouts(layout(model), _read_header(Path(path)), path)
+    compare_layouts(layout(model), read_layout(Path(path)), path)
     tensors = load_file(path, device="cpu")
     check_finite(tensors, path)
     model.load_state_dict(tensors, strict=True)
@@ -277,23 +266,6 @@ def _plain(config: WeightsConfig) -> dict[str, Any]:
     return config.model_dump(mode="json", exclude=absent)
 
 
-def _read_header(path: Path) -> dict[str, tuple[tuple[int, ...], torch.dtype | str]]:
-    from safetensors import SafetensorError, safe_open
-
-    try:
-        with safe_open(path, framework="pt", device="cpu") as file:
-            slices = {key: file.get_slice(key) for key in file.keys()}
-            return {k: (tuple(s.get_shape()), _DTYPES.get(s.get_dtype(), s.get_dtype())) for k, s in slices.items()}
-    except FileNotFoundError:
-        raise WeightsError("no weights here: the file is missing", where=path) from None
-    except (SafetensorError, OSError) as error:
-        with open(path, "rb") as file:
-            start = file.read(4)
-        if start[:1] == b"\x80" or start == b"PK\x03\x04" or start[:2] == b"\x1f\x8b":
-            raise pickle_refused(path) from None
-        raise WeightsError(f"not a safetensors file ({error})", where=path) from None
-
-
 def _expected(config: WeightsConfig, spec: ModelSpec) -> dict[str, tuple[tuple[int, ...], torch.dtype]]:
     """The layout that the configuration promises, without the memory it would take where the model allows that."""
     try:
@@ -305,47 +277,3 @@ def _expected(config: WeightsConfig, spec: ModelSpec) -> dict[str, tuple[tuple[i
         return layout(create_model(config.model, spec, **config.args))
     except (TypeError, ValueError, RuntimeError, OverflowError) as error:
         raise ConfigError(f"the arguments {config.args} make no {config.model} ({error})") from None
-
-
-def layout(model: nn.Module) -> dict[str, tuple[tuple[int, ...], torch.dtype]]:
-    """Shape and dtype of every tensor of a model's state, by key."""
-    return {key: (tuple(value.shape), value.dtype) for key, value in model.state_dict().items()}
-
-
-def compare_layouts(expected: Mapping[str, tuple], found: Mapping[str, tuple], where: object) -> None:
-    """Raises WeightsError with the first five keys that are missing, unexpected, or of another shape or type."""
-    both = [key for key in expected if key in found]
-    faults = [
-        ("missing", [key for key in expected if key not in found]),
-        ("unexpected", [key for key in found if key not in expected]),
-        (
-            "of another shape",
-            [
-                f"{k} {list(found[k][0])} instead of {list(expected[k][0])}"
-                for k in both
-                if found[k][0] != expected[k][0]
-            ],
-        ),
-        (
-            "of another type",
-            [
-                f"{k} {found[k][1]} instead of {expected[k][1]}"
-                for k in both
-                if found[k][0] == expected[k][0] and found[k][1] != expected[k][1]
-            ],
-        ),
-    ]
-    text = "; ".join(f"{len(names)} {what}: {_first(names)}" for what, names in faults if names)
-    if text:
-        raise WeightsError(f"the weights do not fit the model: {text}", where=where)
-
-
-def check_finite(tensors: Mapping[str, torch.Tensor], where: object) -> None:
-    """Raises WeightsError with the first five tensors that hold NaN or infinity."""
-    bad = [key for key, value in tensors.items() if value.is_floating_point() and not value.isfinite().all()]
-    if bad:
-        raise WeightsError(f"{len(bad)} tensors with values that are not finite: {_first(bad)}", where=where)
-
-
-def _first(names: Sequence[str]) -> str:
-    return ", ".join(name[:200] for name in names[:5]) + (", …" if len(names) > 5 else "")

@@ -18,8 +18,9 @@ from ... import _compat  # noqa: F401
 from ...datasets.l8s2_header import header
 from ...datasets.transforms import Preprocess
 from ...errors import WeightsError
+from ..layouts import check_finite, compare_layouts, layout
 from ..registry import ModelSpec, create_model
-from ..weights import check_finite, compare_layouts, layout, save_pretrained
+from ..weights import save_pretrained
 from .meaning import Meaning
 
 PREFIX = "model."

@@ -109,7 +109,7 @@ def test_a_build_killed_before_its_manifest_rebuilds_no_shard(source, reference,
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr(engine, "_manifest", dies)
+        patch.setattr(engine, "assemble", dies)
         with pytest.raises(KeyboardInterrupt):
             make(source, tmp_path)
     monkeypatch.setattr(subprocess, "Popen", None)

@@ -12,7 +12,8 @@ import pytest
 from huggingface_hub import constants
 from tidemark.configs import make_config
 from tidemark.datasets import hub as client
-from tidemark.datasets.hub import LOCK_NAME, parse_reference, pull
+from tidemark.datasets.hub import LOCK_NAME, pull
+from tidemark.datasets.hub_reference import parse_reference
 from tidemark.datasets.loader import ChipLoader
 from tidemark.datasets.reader import PARTIAL_NAME
 from tidemark.datasets.spec import load_manifest

@@ -9,8 +9,9 @@ from tidemark.errors import ConfigError, WeightsError
 from tidemark.models.harmonization.harmonizer import Harmonizer
 from tidemark.models.harmonization.released import arguments, released_to_ours
 from tidemark.models.import_weights import import_weights
+from tidemark.models.layouts import layout
 from tidemark.models.registry import ModelSpec, create_model
-from tidemark.models.weights import from_pretrained, layout
+from tidemark.models.weights import from_pretrained
 from torch.nn import functional
 from typer.testing import CliRunner
 
