@@ -81,8 +81,8 @@ def find(folder: Path, patterns: Mapping[str, str]) -> list[tuple[str, str, dict
 
 
 def is_simulated(folder: Path) -> bool:
-    """Whether the source says that it was simulated."""
-    return (folder / SIMULATED).is_file()
+    """Whether the source, or a folder in it, says that it was simulated."""
+    return any(name.rsplit("/", 1)[-1] == SIMULATED for name in walk(folder))
 
 
 def read_text(path: Path) -> str:

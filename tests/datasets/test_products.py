@@ -14,6 +14,7 @@ from rasterio import features
 from rasterio.vrt import WarpedVRT
 from scipy import ndimage
 from tidemark.datasets import raster
+from tidemark.datasets.products import is_simulated
 from tidemark.datasets.simulate import alos_dswe, ancillary, dswe, l8s2, sentinel2
 from tidemark.datasets.simulate.l8s2 import simulate_l8s2
 from tidemark.datasets.simulate.products import MAX_SCENES, PRODUCTS, refuse_options, simulate_product
@@ -60,6 +61,15 @@ def test_every_folder_says_that_it_is_simulated(folders, name):
     for path in folders.joinpath(name).rglob("*.[tT][iI][fF]"):
         with raster.open_raster(path) as dataset:
             assert dataset.tags()["SIMULATED"] == "YES" and dataset.crs is not None
+
+
+def test_simulated_products_beside_others_stay_simulated(tmp_path):
+    (tmp_path / "real").mkdir()
+    (tmp_path / "real" / "LC08.TIF").write_bytes(b"")
+    assert not is_simulated(tmp_path)
+    (tmp_path / "drawn" / "60").mkdir(parents=True)
+    (tmp_path / "drawn" / "60" / "simulation.json").write_text("{}")
+    assert is_simulated(tmp_path) and is_simulated(tmp_path / "drawn") and not is_simulated(tmp_path / "real")
 
 
 @pytest.mark.parametrize(
