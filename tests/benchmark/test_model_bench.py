@@ -219,6 +219,13 @@ def test_flops_count_a_multiply_add_as_two():
     assert gflops(layer, {"image": torch.zeros(1, 2, 10, 10)}) == pytest.approx(2 * 2 * 9 * 4 * 64 / 1e9)
 
 
+def test_flops_count_attention_on_every_device():
+    layer = torch.nn.Module()
+    layer.forward = torch.nn.functional.scaled_dot_product_attention
+    inputs = dict.fromkeys(("query", "key", "value"), torch.zeros(1, 2, 32, 8))
+    assert gflops(layer, inputs) == pytest.approx(2 * 2 * 2 * 32 * 32 * 8 / 1e9)
+
+
 def test_fp32_is_without_tf32_and_bf16_computes_in_bfloat16():
     layer, before = torch.nn.Conv2d(1, 1, 3), torch.backends.cudnn.allow_tf32
     with precision("fp32", CPU):
