@@ -180,7 +180,8 @@ def _settings(row: Row) -> dict[str, str]:
         found = {f"{section}.{key}": recipe[section][key] for section, key in keys if (section, key) not in PLACE_KEYS}
         arguments = found.pop("MODEL.ARGS", {})
         found |= {f"MODEL.ARGS.{key}": value for key, value in arguments.items()}
-        return {k: ", ".join(map(str, v)) if isinstance(v, list) else str(v) for k, v in found.items()}
+        words = {k: ", ".join(map(str, v)) if isinstance(v, list) else str(v) for k, v in found.items()}
+        return {k: word or ("all" if k == "DATA.BANDS" else "none") for k, word in words.items()}
     except (ConfigError, AttributeError, TypeError):
         return {}
 

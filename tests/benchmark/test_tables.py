@@ -256,6 +256,9 @@ def test_rows_of_one_name_are_told_apart_by_their_recipes():
     assert [cells[0] for cells in made.cells] == ["U-Net", "U-Net; bands hh", "U-Net; loss dice"]
     (made,) = tables(rows(records[:2]))
     assert [cells[0] for cells in made.cells] == ["U-Net; bands hh, hv", "U-Net; bands hh"]
+    every = record("every", config=recipe.format("", "bce", "cpu"), label="U-Net", hit=50)
+    (made,) = tables(rows([records[1], every]))
+    assert [cells[0] for cells in made.cells] == ["U-Net; bands hh", "U-Net; bands all"]
     (made,) = tables(rows([record("a", label="U-Net", hit=60), record("b", label="U-Net", config="[", hit=50)]))
     assert [cells[0] for cells in made.cells] == ["U-Net", "U-Net"]  # nothing is known
 
