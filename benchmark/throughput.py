@@ -58,6 +58,7 @@ GOALS = {
     "blosc / torchgeo-style GeoTIFF": 20.0,
     "blosc / best GeoTIFF": 8.0,
     "blosc / memcpy": 0.28,
+    "none / torchgeo-style GeoTIFF": 20.0,
     "none / memcpy": 0.6,
     "patches / GeoTIFF": 250.0,
 }
@@ -82,6 +83,7 @@ def bench_loader(quick: bool = False, out: Path | None = None, workdir: Path | N
         "blosc / best GeoTIFF": ("blosc", "best GeoTIFF"),
         "blosc / h5py gzip": ("blosc", "h5py gzip"),
         "blosc / memcpy": ("blosc", "memcpy"),
+        "none / torchgeo-style GeoTIFF": ("none", "torchgeo-style GeoTIFF"),
         "none / memcpy": ("none", "memcpy"),
         "patches / GeoTIFF": ("patches", "patches as GeoTIFF"),
     }
