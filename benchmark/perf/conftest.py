@@ -26,16 +26,14 @@ def compare(benchmark, request) -> Callable[..., None]:
     """Fail where our rate over the yardstick's lies more than 40 % below the baseline, three times in a row.
 
     Both callables do their work once and return how many units that was. Rates are by this process's processor time,
-    which other programs hardly change; ``wall`` takes the clock on the wall, for work in other processes and for
-    threads that share it.
+    which other programs hardly change, so a yardstick works in this process: the clock on the wall halves a ratio
+    where a neighbour takes one of two cores.
     """
 
-    def run(name: str, ours: Callable[[], float], yardstick: Callable[[], float], wall: bool = False) -> None:
-        clock = time.perf_counter if wall else time.process_time
-
+    def run(name: str, ours: Callable[[], float], yardstick: Callable[[], float]) -> None:
         def measure() -> float:
             both = {"ours": ours, "yardstick": yardstick}
-            return ratio(interleaved(both, ROUNDS, SECONDS, clock=clock), "ours", "yardstick")[0]
+            return ratio(interleaved(both, ROUNDS, SECONDS, clock=time.process_time), "ours", "yardstick")[0]
 
         machine = cpu_in_words()
         if request.config.getoption("--store-baselines"):

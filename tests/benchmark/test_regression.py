@@ -69,7 +69,7 @@ def test_a_machine_is_compared_with_its_own_class_else_with_the_slowest():
 
 def test_stored_ratios_leave_other_machines_alone(tmp_path):
     path = tmp_path / "baselines.json"
-    values = iter([1.0, 5.0, 2.0, 7.0, 7.0, 7.0])
+    values = iter([3.0, 5.0, 2.0, 7.0, 7.0, 7.0])
     assert store_baseline(path, "a", "x", lambda: next(values)) == 2.0
     store_baseline(path, "b", "x", lambda: next(values))
     assert read_baselines(path) == {"a": {"x": 2.0}, "b": {"x": 7.0}}
