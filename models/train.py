@@ -100,7 +100,7 @@ def _train_network(cfg: CfgNode, manifest: Manifest, root: Path, folder: Path, p
         calibration = _calibration(cfg, network, ready.data, entry.inputs) if options.CALIBRATE else None
     best = next(row for row in keeper.history if row["epoch"] == keeper.best_epoch)
     label = [entry.label, args.get("encoder"), "residual" if args.get("residual") else None]
-    label += [f"dropout {args['dropout']:g}" if args.get("dropout") else None]
+    label += [f"{name} {args[name]:g}" if args.get(name) else None for name in ("detail", "dropout")]
     card = {
         "task_kind": kind,
         "training": configs.dump(cfg),

@@ -13,7 +13,8 @@ from .unet import check_width
 
 POOLED_ROUNDS = 5  # of the shared block at half size
 KERNEL = 3  # of the transformer's patches
-SPLITS = 4  # parts of the image within which attention looks
+SPLITS = 4  # parts of the image within which attention looks; more where they may not be as large
+MAX_PART_PIXELS = 1 << 20
 REDUCTION = 4  # of squeeze and excitation
 
 
@@ -71,11 +72,14 @@ class HighPreservingBlock(nn.Module):
 
 
 class EfficientTransformer(nn.Module):
-    """Attention between the 3 × 3 patches of every pixel, within each quarter of the rows, then a small perceptron."""
+    """Attention between the 3 × 3 patches of every pixel, within each quarter of the rows, then a small perceptron.
 
-    def __init__(self, channels: int, heads: int, hidden: int) -> None:
+    Where a quarter has more than ``part_pixels`` pixels, the rows are cut into more parts, as large as that or smaller.
+    """
+
+    def __init__(self, channels: int, heads: int, hidden: int, part_pixels: int | None = None) -> None:
         super().__init__()
-        width, self.heads = channels * KERNEL * KERNEL, heads
+        width, self.heads, self.part_pixels = channels * KERNEL * KERNEL, heads, part_pixels
         self.before, self.after = nn.LayerNorm(width), nn.LayerNorm(width)
         self.reduce = nn.Linear(width, width // 2)
         # A key's bias moves all scores of a query alike, which softmax does not see.
@@ -92,12 +96,25 @@ class EfficientTransformer(nn.Module):
         return functional.fold(tokens.mT / KERNEL**2, size, KERNEL, padding=KERNEL // 2)
 
     def _attend(self, tokens: Tensor) -> Tensor:
-        q, k, v = (
-            part.unflatten(-1, (self.heads, -1)).transpose(1, 2) for part in self.qkv(self.reduce(tokens)).chunk(3, -1)
-        )
-        parts = zip(*(x.chunk(SPLITS, 2) for x in (q, k, v)), strict=True)
-        found = torch.cat([functional.scaled_dot_product_attention(*part) for part in parts], 2)
-        return self.expand(found.transpose(1, 2).flatten(2))
+        qkv = self.qkv(self.reduce(tokens))
+        pixels = qkv.shape[1]
+        length = part_length(pixels, self.part_pixels)
+        whole = pixels - pixels % length
+        found = self._within(qkv[:, :whole].reshape(-1, length, qkv.shape[2])).reshape(len(qkv), whole, -1)
+        if whole < pixels:
+            found = torch.cat([found, self._within(qkv[:, whole:])], 1)
+        return self.expand(found)
+
+    def _within(self, qkv: Tensor) -> Tensor:
+        """Attention of each row of the batch to itself: (B, pixels, 3 · width) to (B, pixels, width)."""
+        parts = (part.unflatten(-1, (self.heads, -1)).transpose(1, 2) for part in qkv.chunk(3, -1))
+        return functional.scaled_dot_product_attention(*parts).transpose(1, 2).flatten(2)
+
+
+def part_length(pixels: int, limit: int | None) -> int:
+    """How many of an image's pixels look at each other: a quarter of them, or fewer where there is a limit."""
+    quarter = -(-pixels // SPLITS)
+    return quarter if limit is None else min(quarter, limit)
 
 
 @register("esrt", label="ESRT", inputs=("image", "pan"), tasks=("regression",))
@@ -112,10 +129,12 @@ class ESRT(TargetGridNetwork):
         blocks: high-preserving blocks; the original has as many as input bands.
         heads: of the attention.
         hidden: width of the transformer's perceptron.
+        part_pixels: at most so many pixels look at each other, so that what a crop has taught holds for a larger image,
+            whose cost then grows with its pixels and not with their square. None: a quarter of the image, as published.
         residual: the answer is added to the resampled image.
 
     Raises:
-        ConfigError: channels that the heads do not divide.
+        ConfigError: a number out of its range, or channels that the heads do not divide.
     """
 
     def __init__(
@@ -125,19 +144,23 @@ class ESRT(TargetGridNetwork):
         blocks: int = 7,
         heads: int = 4,
         hidden: int = 128,
+        part_pixels: int | None = None,
         residual: bool = False,
     ) -> None:
         super().__init__(spec, residual, multiple=2)
         check_width(channels)
-        for name, value, limit in (("blocks", blocks, 64), ("heads", heads, 64), ("hidden", hidden, 8192)):
-            if not isinstance(value, int) or not 1 <= value <= limit:
+        limits = [("blocks", blocks, 64), ("heads", heads, 64), ("hidden", hidden, 8192)]
+        if part_pixels is not None:
+            limits.append(("part_pixels", part_pixels, MAX_PART_PIXELS))
+        for name, value, limit in limits:
+            if isinstance(value, bool) or not isinstance(value, int) or not 1 <= value <= limit:
                 raise ConfigError(f"{name} must be 1 to {limit}, found {value!r}", where="MODEL.ARGS")
         if channels % 2 or (channels * KERNEL * KERNEL // 2) % heads:
             raise ConfigError(f"{heads} heads do not divide {channels} channels", hint="take 16 or 32 and 4")
         self.first = convolution(sum(self.in_channels.values()), channels)
         self.deep = nn.Sequential(
             *(HighPreservingBlock(channels) for _ in range(blocks)),
-            EfficientTransformer(channels, heads, hidden),
+            EfficientTransformer(channels, heads, hidden, part_pixels),
             convolution(channels, channels),
             nn.PReLU(),
         )

@@ -157,6 +157,7 @@ PARAMETERS = [
     ("mb-rrdb", {}, 167_436),
     ("mb-rrdb", {"pan_output": True}, 167_460),
     ("esrt", {}, 947_748),
+    ("esrt", {"part_pixels": 576}, 947_748),
     ("panfusion", {}, 4_126_054),
 ]
 
@@ -205,9 +206,13 @@ def test_the_guided_network_answers_the_pans_detail_in_training_alone():
         ("aunet", {"attention": "None"}, "no attention 'None'.*standard, modified, none"),
         ("esrt", {"channels": 6, "heads": 4}, "4 heads do not divide 6 channels"),
         ("esrt", {"blocks": -1}, "blocks must be"),
+        ("esrt", {"part_pixels": 0}, "part_pixels must be"),
+        ("esrt", {"part_pixels": 2.5}, "part_pixels must be"),
         ("mb-rrdb", {"layers": 0}, "layers must be"),
         ("smp-mit", {"encoder": "resnet18"}, "mit_b0 to mit_b5"),
         ("smp-mit", {"decoder_channels": [8]}, "1 decoder_channels"),
+        ("smp-mit", {"detail": -1}, "detail must be"),
+        ("smp-mit", {"detail": True}, "detail must be"),
     ],
 )
 def test_arguments_that_make_no_network_are_refused_in_words(name, args, message):
