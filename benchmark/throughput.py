@@ -17,6 +17,7 @@ from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from statistics import median
+from typing import get_args
 
 import h5py
 import hdf5plugin  # noqa: F401  registers the filters with h5py
@@ -25,8 +26,10 @@ import torch
 
 from .. import __version__, _compat  # noqa: F401
 from ..datasets.build import build
+from ..datasets.codecs import BLOSC_CODECS
 from ..datasets.files import write_atomic
 from ..datasets.loader import ChipLoader
+from ..datasets.spec import Codec
 from . import synthetic
 from .cold import cold_rates
 from .geotiff import SWEEP, TORCHGEO_STYLE, WORKERS, Variant, loader, write_variant
@@ -55,9 +58,9 @@ QUICK_PATCHES = Setting(chips=128, bands=2, size=64, batch=64, rounds=1, seconds
 
 # Goals of the format on two cores: ours over theirs.
 GOALS = {
-    "blosc / torchgeo-style GeoTIFF": 20.0,
-    "blosc / best GeoTIFF": 8.0,
-    "blosc / memcpy": 0.28,
+    **{f"{codec} / torchgeo-style GeoTIFF": 20.0 for codec in BLOSC_CODECS},
+    **{f"{codec} / best GeoTIFF": 8.0 for codec in BLOSC_CODECS},
+    **{f"{codec} / memcpy": 0.28 for codec in BLOSC_CODECS},
     "none / torchgeo-style GeoTIFF": 20.0,
     "none / memcpy": 0.6,
     "patches / GeoTIFF": 250.0,
@@ -78,15 +81,9 @@ def bench_loader(quick: bool = False, out: Path | None = None, workdir: Path | N
         large, sizes, best, cold = _chips(Path(folder), QUICK if quick else FULL, quick, progress)
         small = _patches(Path(folder), QUICK_PATCHES if quick else FULL_PATCHES, progress)
     timings = large | small
-    pairs = {
-        "blosc / torchgeo-style GeoTIFF": ("blosc", "torchgeo-style GeoTIFF"),
-        "blosc / best GeoTIFF": ("blosc", "best GeoTIFF"),
-        "blosc / h5py gzip": ("blosc", "h5py gzip"),
-        "blosc / memcpy": ("blosc", "memcpy"),
-        "none / torchgeo-style GeoTIFF": ("none", "torchgeo-style GeoTIFF"),
-        "none / memcpy": ("none", "memcpy"),
-        "patches / GeoTIFF": ("patches", "patches as GeoTIFF"),
-    }
+    theirs = ("torchgeo-style GeoTIFF", "best GeoTIFF", "h5py gzip", "memcpy")
+    pairs = {f"{ours} / {it}": (ours, it) for ours in (*BLOSC_CODECS, "none") for it in theirs}
+    pairs["patches / GeoTIFF"] = ("patches", "patches as GeoTIFF")
     ratios = {
         name: dict(zip(("median", "min", "max"), ratio(timings, *pair), strict=True)) for name, pair in pairs.items()
     }
@@ -120,7 +117,7 @@ def _chips(
 ) -> tuple[dict[str, Timing], dict[str, int], Variant, dict[str, list[float] | None]]:
     shape = {"chips": setting.chips, "bands": setting.bands, "size": setting.size}
     folders = {}
-    for codec in ("blosc", "gzip", "none"):
+    for codec in get_args(Codec):
         progress(0, 1, f"writing {codec}")
         folders[codec] = build(synthetic.plan(**shape), synthetic.__name__, root / codec, codec=codec)
     sizes = {codec: shard_of(folder).stat().st_size for codec, folder in folders.items()}
@@ -131,11 +128,11 @@ def _chips(
     progress(0, 1, "cold cache")
     cold = {
         codec: cold_rates([shard_of(folders[codec])], partial(_first_pass, folders[codec], setting), COLD_PASSES)
-        for codec in ("blosc", "none")
+        for codec in (*BLOSC_CODECS, "none")
     }
     passes: dict[str, Callable[[], float]] = {
         codec: drain(ChipLoader(folders[codec], "train", setting.batch, threads=THREADS, pin_memory=False))
-        for codec in ("blosc", "none", "gzip")
+        for codec in folders
     }
     passes["torchgeo-style GeoTIFF"] = drain(loader(root, TORCHGEO_STYLE, setting.chips, setting.batch))
     passes["best GeoTIFF"] = drain(loader(root, best, setting.chips, setting.batch))

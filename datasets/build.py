@@ -76,7 +76,7 @@ def build(
         out: root folder; the data set appears in ``<out>/<name>/<version>``.
         workers: shards made at a time, where no executor is given.
         executor: anything with ``submit`` (a process pool, Dask's ``client.get_executor()``).
-        codec: ``blosc``, ``gzip`` or ``none``.
+        codec: ``blosc``, ``blosc-hc``, ``gzip`` or ``none``.
         shard: ``i/n`` makes only every n-th shard from the i-th (0 ≤ i < n) and writes no manifest.
         strict: end at the first scene that cannot be used, instead of leaving it out.
         merge: publish what the parts of a job array made, and make no shard here.

@@ -1,8 +1,14 @@
 """Chunk codecs: how the bytes of one chip lie in a shard.
 
-``blosc`` is Blosc-1 LZ4 level 5 with bitshuffle (HDF5 filter 32001, hdf5plugin reads it), ``gzip`` is HDF5's own
-shuffle + deflate 4, ``none`` is contiguous storage. Encoding and decoding bypass HDF5's filter pipeline, which holds
-one global lock: these functions release the GIL and scale over threads.
+``blosc`` and ``blosc-hc`` are Blosc-1 with LZ4 and byte shuffle (HDF5 filter 32001, hdf5plugin reads it), ``gzip`` is
+HDF5's own shuffle + deflate 4, ``none`` is contiguous storage. Encoding and decoding bypass HDF5's filter pipeline,
+which holds one global lock: these functions release the GIL and scale over threads.
+
+Both Blosc codecs decode alike; they differ in how long the encoder searches. Against bitshuffle at LZ4's level 5, on
+real 16-bit chips (Sentinel-2, HLS), ``blosc`` is 0 to 25 % smaller and decodes 1.2 to 1.6 times as fast, on float32
+backscatter equally large and twice as fast, because putting bits back costs more than LZ4 does. ``blosc-hc`` takes
+another 5 to 10 % off 16-bit chips and decodes them 1.5 times as fast as bitshuffle, but encodes only 30 to 90 MB/s a
+core: for data that are written once and read by many. Chips of any shuffle, level and compressor of Blosc-1 are read.
 """
 
 from __future__ import annotations
@@ -17,7 +23,7 @@ import numpy as np
 from ..errors import FormatError
 
 BLOSC_FILTER = 32001
-BLOSC_LEVEL = 5
+BLOSC_CODECS = ("blosc", "blosc-hc")
 GZIP_LEVEL = 4
 _BLOSC_HEADER = np.dtype(
     [("version", "u1"), ("lz", "u1"), ("flags", "u1"), ("typesize", "u1")]
@@ -28,24 +34,37 @@ BLOSC_HEADER_BYTES = _BLOSC_HEADER.itemsize
 numcodecs.blosc.use_threads = False  # one call = one thread: the caller's pool decides, and nothing forks badly
 
 
-def dataset_options(codec: str) -> dict:
-    """Keyword arguments of ``h5py.Group.create_dataset`` that declare the filters of ``codec``."""
-    if codec == "blosc":
-        return dict(hdf5plugin.Blosc(cname="lz4", clevel=BLOSC_LEVEL, shuffle=hdf5plugin.Blosc.BITSHUFFLE))
+def blosc_settings(codec: str, itemsize: int) -> tuple[str, int]:
+    """Blosc's compressor and level for elements of ``itemsize`` bytes.
+
+    Fast LZ4 finds short chance matches in the noisy low bytes of integers: they save nothing and are slow to decode.
+    The lowest levels of LZ4HC do not. Floats have little for either to find.
+    """
+    if codec == "blosc-hc":
+        return "lz4hc", 5
+    return {1: ("lz4hc", 3), 2: ("lz4hc", 2)}.get(itemsize, ("lz4", 5))
+
+
+def dataset_options(codec: str, itemsize: int = 1) -> dict:
+    """Keyword arguments of ``h5py.Group.create_dataset`` that declare the filters; only Blosc asks for the itemsize."""
+    if codec in BLOSC_CODECS:
+        compressor, level = blosc_settings(codec, itemsize)
+        return dict(hdf5plugin.Blosc(cname=compressor, clevel=level, shuffle=hdf5plugin.Blosc.SHUFFLE))
     return {"compression": "gzip", "compression_opts": GZIP_LEVEL, "shuffle": True}
 
 
 def encode(codec: str, chip: np.ndarray) -> bytes:
     """One chip, C-contiguous, as the bytes of one HDF5 chunk."""
-    if codec == "blosc":
-        return numcodecs.blosc.compress(chip, b"lz4", BLOSC_LEVEL, numcodecs.blosc.BITSHUFFLE)
+    if codec in BLOSC_CODECS:
+        compressor, level = blosc_settings(codec, chip.itemsize)
+        return numcodecs.blosc.compress(chip, compressor.encode(), level, numcodecs.blosc.SHUFFLE)
     planes = chip.reshape(-1).view(np.uint8).reshape(-1, chip.itemsize)
     return zlib.compress(np.ascontiguousarray(planes.T), GZIP_LEVEL)
 
 
 def decode(codec: str, frame: memoryview, out: np.ndarray) -> None:
     """Decode one chunk into ``out`` (C-contiguous), never writing or allocating more than its size."""
-    if codec == "blosc":
+    if codec in BLOSC_CODECS:
         check_blosc_header(frame, out.nbytes)
         try:
             numcodecs.blosc.decompress(frame, out)

@@ -9,11 +9,13 @@ from importlib import import_module
 from inspect import signature
 from pathlib import Path
 from types import ModuleType
+from typing import get_args
 
 from ..errors import InputError
 from .build import build, builder_module, plan_data_set
 from .plan import Plan
 from .plan_file import read_plan, save_plan
+from .spec import Codec
 from .verify import verify
 
 
@@ -64,8 +66,8 @@ def build_command(
 
     ``plan_file``: a saved plan instead of source and parameters. ``save``: write the plan there and build nothing.
     """
-    if options["codec"] not in ("blosc", "gzip", "none"):
-        raise InputError(f"no codec {options['codec']!r}, there is blosc, gzip, none")
+    if options["codec"] not in get_args(Codec):
+        raise InputError(f"no codec {options['codec']!r}, there is {', '.join(get_args(Codec))}")
     module = import_module(builder_module(name))
     if plan_file is None:
         plan = _planned(name, module, source, parameters)

@@ -14,12 +14,13 @@ import h5py
 import numpy as np
 
 from ..errors import FormatError
-from .codecs import BLOSC_FILTER, first_bad_blosc_header
+from .codecs import BLOSC_CODECS, BLOSC_FILTER, first_bad_blosc_header
 from .plan import MAX_CHIP_ID_BYTES
 from .shard import FORMAT_ATTRIBUTE, chunk_places, meta_fields, storage_codec
 from .spec import FORMAT_VERSION, Array, Header
 
-_FILTERS = {"blosc": [BLOSC_FILTER], "gzip": [h5py.h5z.FILTER_SHUFFLE, h5py.h5z.FILTER_DEFLATE], "none": []}
+_FILTERS = {"gzip": [h5py.h5z.FILTER_SHUFFLE, h5py.h5z.FILTER_DEFLATE], "none": []}
+_FILTERS |= dict.fromkeys(BLOSC_CODECS, [BLOSC_FILTER])
 
 
 @dataclass(frozen=True)
@@ -163,7 +164,7 @@ def _layout(file, header: Header, split: str, chips: int, file_bytes: int, codec
         chunk = (1, *array.shape) if own != "none" else None
         dataset = open_dataset(file, array.name, (chips, *array.shape), np.dtype(array.dtype), chunk, own)
         places[array.name] = place_chunks(dataset, array, own, file_bytes)
-        if own == "blosc":
+        if own in BLOSC_CODECS:
             buffer = np.memmap(path, np.uint8, "r")
             bad = first_bad_blosc_header(buffer, places[array.name].offset, places[array.name].size, array.chip_bytes)
             if bad is not None:

@@ -87,7 +87,7 @@ def write_shard(
         path: ``…/<split>/<key>.h5``; the sidecar takes the suffix ``.idx``.
         header: the data set; its arrays are written in their order.
         split: name of the split.
-        codec: ``blosc``, ``gzip`` or ``none``.
+        codec: ``blosc``, ``blosc-hc``, ``gzip`` or ``none``.
         refs: the chips.
         scene_numbers: index into the manifest's scenes for every chip.
         chips: one mapping of array name to array per chip, in the same order; None for a chip that is left out.
@@ -188,9 +188,9 @@ def _rows(header: Header, refs: Sequence[ChipRef], scene_numbers: Sequence[int],
 
 
 def _create(file: h5py.File, array: Array, n: int, codec: str) -> h5py.Dataset:
-    options = {} if codec == "none" else {"chunks": (1, *array.shape), **dataset_options(codec)}
-    if not array.shape:
-        options = {}  # one value per chip: a column, as the metadata
+    options = {}
+    if codec != "none" and array.shape:  # one value per chip is a column, as the metadata
+        options = {"chunks": (1, *array.shape), **dataset_options(codec, np.dtype(array.dtype).itemsize)}
     return file.create_dataset(
         array.name, (n, *array.shape), array.dtype, track_times=False, fill_time="never", **options
     )

@@ -37,6 +37,7 @@ ArrayName = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]{0,31}$")]
 SplitName = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]{0,31}$")]
 SceneId = Annotated[str, Field(min_length=1, max_length=200)]
 Version = Annotated[str, Field(pattern=r"^\d{1,6}\.\d{1,6}\.\d{1,6}$")]
+Codec = Literal["blosc", "blosc-hc", "gzip", "none"]
 Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 SafePath = Annotated[str, Field(max_length=500), AfterValidator(_safe_path)]
 Count = Annotated[int, Field(ge=0, le=2**53)]
@@ -251,7 +252,7 @@ class Manifest(Header):
     """``dataset.json``: the header and everything that the build computed."""
 
     format_version: Annotated[str, Field(pattern=r"^\d+\.\d+$")]
-    codec: Literal["blosc", "gzip", "none"]
+    codec: Codec
     content_sha256: Sha256
     statistics: tuple[BandStatistics, ...]
     splits: tuple[Split, ...]

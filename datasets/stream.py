@@ -19,7 +19,7 @@ from urllib.parse import urlsplit
 import numpy as np
 
 from ..errors import ChecksumError, FormatError, HubError
-from .codecs import check_blosc_header, decode
+from .codecs import BLOSC_CODECS, check_blosc_header, decode
 from .guard import Layout, Places
 from .hub import checked_file, remote_manifest
 from .hub_errors import explain
@@ -113,7 +113,7 @@ class RemoteShard(Shard):
                 if places.codec == "none":
                     row.reshape(-1).view(np.uint8)[...] = np.frombuffer(frame, np.uint8)
                 else:
-                    if places.codec == "blosc":
+                    if places.codec in BLOSC_CODECS:
                         check_blosc_header(frame, declared.chip_bytes)
                     decode(places.codec, frame, row)
             except (FormatError, ValueError) as error:

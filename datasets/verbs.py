@@ -31,7 +31,7 @@ def build(
     param: Annotated[
         list[str] | None, typer.Option(help="NAME=VALUE: a parameter of the builder, such as orbits=ascending.")
     ] = None,
-    codec: Annotated[str, typer.Option(help="blosc, gzip or none.")] = "blosc",
+    codec: Annotated[str, typer.Option(help="blosc, blosc-hc (smaller, slow to write), gzip or none.")] = "blosc",
     workers: Annotated[int, typer.Option(help="Shards made at a time.")] = 2,
     dask: Annotated[str | None, typer.Option(help="Scheduler tcp://…, 'local' or 'local:N'.")] = None,
     shard: Annotated[str | None, typer.Option(help="i/n: only this part of a job array.")] = None,

@@ -30,7 +30,8 @@ def test_a_shard_against_plain_h5py(compare, chips, tmp_path):
         with h5py.File(tmp_path / "plain.h5", "w") as file:
             for name in ("image", "mask"):
                 values = np.stack([chip[name] for chip in chips])
-                file.create_dataset(name, data=values, chunks=(1, *values.shape[1:]), **dataset_options("blosc"))
+                options = dataset_options("blosc", values.itemsize)
+                file.create_dataset(name, data=values, chunks=(1, *values.shape[1:]), **options)
         return float(CHIPS)
 
     compare("build: blosc shard / plain h5py", ours, plain)

@@ -13,7 +13,7 @@ from tidemark.errors import ChecksumError, ConfigError, FormatError, InputError
 from torch.utils.data import DataLoader
 from torchgeo.datasets import DatasetNotFoundError, NonGeoDataset
 
-CODECS = ["blosc", "gzip", "none"]
+CODECS = ["blosc", "blosc-hc", "gzip", "none"]
 
 
 def test_a_sample_is_in_physical_units(tiny_dataset):

@@ -6,18 +6,19 @@ import resource
 import shutil
 import time
 from pathlib import Path
+from typing import get_args
 
 import h5py
 import numpy as np
 import pytest
 from tidemark.datasets.codecs import decode, encode
 from tidemark.datasets.reader import Shard
-from tidemark.datasets.spec import canonical_json, load_manifest
+from tidemark.datasets.spec import Codec, canonical_json, load_manifest
 from tidemark.datasets.verify import verify
 from tidemark.errors import ChecksumError, FormatError
 
 
-@pytest.fixture(params=["blosc", "gzip", "none"])
+@pytest.fixture(params=get_args(Codec))
 def folder(request, tiny_dataset, tmp_path) -> Path:
     """A private copy of a small data set."""
     return Path(shutil.copytree(tiny_dataset(codec=request.param), tmp_path / "copy"))

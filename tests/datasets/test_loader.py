@@ -17,7 +17,7 @@ from tidemark.datasets.loader import ChipLoader, EpochSampler
 from tidemark.datasets.reader import open_split
 from tidemark.errors import ChecksumError, DeviceError, FormatError, InputError
 
-CODECS = ["blosc", "gzip", "none"]
+CODECS = ["blosc", "blosc-hc", "gzip", "none"]
 
 
 def numbers(loader):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import pickle
+from typing import get_args
 
 import numpy as np
 import pytest
@@ -12,13 +13,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 from tidemark import ChipDataset, ChipLoader
 from tidemark.datasets import stream
+from tidemark.datasets.spec import Codec
 from tidemark.datasets.stream import JOIN_GAP, chip_cache, joined
 from tidemark.errors import ChecksumError, FormatError, HubError, InputError
 
 ADDRESS = "hf://org/tiny@1.0.0"
 
 
-@pytest.mark.parametrize("codec", ["blosc", "gzip", "none"])
+@pytest.mark.parametrize("codec", get_args(Codec))
 def test_streamed_chips_are_those_of_the_files(hub, tiny_dataset, codec):
     folder = tiny_dataset(chips=3, codec=codec)
     hub.publish_folder("org/tiny", folder, "v1.0.0")
