@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import yaml
 from numpy.typing import NDArray
 
 from ..configs import parse_yaml
@@ -21,7 +22,7 @@ from ..datasets.reader import Shard, open_split
 from ..datasets.spec import Manifest, load_manifest, manifest_sha256
 from ..errors import InputError
 from ..models.predictions import PREDICTIONS_NAME, Predictions
-from ..models.runs import CONFIG_NAME, RunInfo, config_hash, provenance, read_run
+from ..models.runs import CONFIG_NAME, RunInfo, config_hash, provenance, read_run, without_folders
 from . import reflectance
 from .chip_table import CONFUSION_NAME, write_confusion
 from .counting import UnitCounts, count_chip, labelled_chips, probability_counts, sum_chip, target_chips
@@ -255,6 +256,10 @@ def record_fields(scored: Scored) -> dict[str, Any]:
 def _record_of_run(scored: Scored, info: RunInfo, config: str, speed: Speed | None) -> Result:
     own, made = provenance(), info.provenance
     recipe = parse_yaml(config, where=CONFIG_NAME) if config.strip() else None
+    if recipe is not None:
+        for section, key in ((recipe, "OUTPUT"), (recipe.get("DATA", {}), "ROOT")):
+            if key in section:
+                section[key] = without_folders(section[key])
     return make_result(
         **record_fields(scored),
         model=ModelRef(
@@ -272,6 +277,6 @@ def _record_of_run(scored: Scored, info: RunInfo, config: str, speed: Speed | No
         packages=made.packages,
         command=made.command,
         device=made.device,
-        config=config,
+        config="" if recipe is None else yaml.safe_dump(recipe, sort_keys=False, allow_unicode=True),
         config_hash=None if recipe is None else config_hash(recipe, info.dataset.content_sha256),
     )

@@ -11,7 +11,7 @@ import subprocess
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from importlib import metadata
-from pathlib import Path
+from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import Any, Literal
 
 from pydantic import Field, ValidationError
@@ -174,6 +174,19 @@ def read_run(folder: str | Path) -> RunInfo:
         raise FormatError(f"not valid JSON ({error})", where=path) from None
 
 
+def without_folders(word: str) -> str:
+    """An absolute path's last part, also behind ``--option=``; any other word as it is.
+
+    Records are published; where the files lay on somebody's machine helps nobody who reads them.
+    """
+    option, equals, value = word.partition("=") if word.startswith("--") else ("", "", word)
+    for kind in (PurePosixPath, PureWindowsPath):
+        path = kind(value)
+        if path.is_absolute() or value.startswith("~"):
+            return f"{option}{equals}{path.name}"
+    return word
+
+
 def provenance(device: str = "cpu", threads: int | None = None) -> Provenance:
     """What made a run: this code, the installed packages, the device in words and the command line."""
     commit, dirty = git_state(Path(__file__).resolve().parents[1])
@@ -183,7 +196,7 @@ def provenance(device: str = "cpu", threads: int | None = None) -> Provenance:
             packages[name] = metadata.version(name)
         except metadata.PackageNotFoundError:
             continue
-    command = " ".join([Path(sys.argv[0]).name, *map(shlex.quote, sys.argv[1:])])
+    command = " ".join([Path(sys.argv[0]).name, *(shlex.quote(without_folders(word)) for word in sys.argv[1:])])
     return Provenance(
         tidemark=__version__,
         git_commit=commit,

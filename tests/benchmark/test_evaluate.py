@@ -203,7 +203,7 @@ def test_a_run_becomes_a_record_that_its_integers_confirm(water, tmp_path):
     assert folder.parent.name == f"otsu-{result.config_hash}" and "NAME: otsu" in result.config
     assert result.dataset.content_sha256 == open_split(water, "test")[0].content_sha256
     assert set(result.packages) >= {"python", "numpy", "torch", "h5py"} and result.command and result.device
-    assert str(tmp_path) not in result.device
+    assert str(tmp_path) in (folder / "config.yaml").read_text() and str(tmp_path) not in path.read_text()
     for code in (result.harness, result.made_with):
         assert code.version == tidemark.__version__
         assert (code.git_commit, code.dirty) == git_state(Path(tidemark.__file__).parent)

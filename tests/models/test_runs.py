@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import subprocess
 
 import pytest
@@ -18,6 +19,7 @@ from tidemark.models.runs import (
     provenance,
     read_run,
     run_folder,
+    without_folders,
     write_run,
 )
 
@@ -116,3 +118,25 @@ def test_git_state_tells_commit_and_changes_but_not_of_a_repository_around_it(tm
 
 def test_the_device_is_named_in_words():
     assert device_in_words("cpu").endswith("cores")
+
+
+@pytest.mark.parametrize(
+    "word, left",
+    [
+        ("/home/me/data", "data"),
+        ("--records=/home/me/r", "--records=r"),
+        ("~/runs", "runs"),
+        (r"C:\Users\me\runs", "runs"),
+        ("data/l8s2", "data/l8s2"),
+        ("TRAIN.LR", "TRAIN.LR"),
+        ("{depth: 3}", "{depth: 3}"),
+        ("https://example.org/a/b", "https://example.org/a/b"),
+        ("hf://org/name@1.0.0", "hf://org/name@1.0.0"),
+        ("l1+0.5*ssim", "l1+0.5*ssim"),
+        ("/", ""),
+    ],
+)
+def test_a_published_command_tells_no_folders(word, left, monkeypatch):
+    assert without_folders(word) == left
+    monkeypatch.setattr("sys.argv", ["/usr/bin/tidemark", "train", word])
+    assert provenance().command == f"tidemark train {shlex.quote(left)}"
