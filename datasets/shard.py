@@ -27,6 +27,7 @@ from .spec import FORMAT_VERSION, Array, Header
 SMALL_CHIP_BYTES = 64 << 10
 SPOOL_BYTES = 64 << 20  # of encoded chips in memory; more of them wait in a file without a name beside the shard
 FORMAT_ATTRIBUTE = "tidemark_format"
+checksum = xxhash.xxh3_64_intdigest  # of a chip's decoded bytes in C order
 NO_TRANSFORM = (np.nan,) * 6
 
 
@@ -51,11 +52,6 @@ def index_dtype(arrays: Sequence[Array], transformed: Sequence[str]) -> np.dtype
     """Row of the sidecar: metadata, then byte offset, stored size and checksum of the chip in every array."""
     places = [(f"{a.name}_{what}", "<u8") for a in arrays for what in ("offset", "size", "checksum")]
     return np.dtype([*meta_fields(transformed), ("checksum_meta", "<u8"), *places])
-
-
-def checksum(chip: np.ndarray) -> int:
-    """XXH3-64 of the decoded bytes in C order."""
-    return xxhash.xxh3_64_intdigest(chip)
 
 
 def meta_checksums(rows: np.ndarray, transformed: Sequence[str]) -> np.ndarray:
