@@ -8,9 +8,9 @@ Both Blosc codecs decode alike; they differ in how long the encoder searches. Me
 level 5, where putting the bits back costs more than LZ4 itself: ``blosc`` makes real Sentinel-2 chips 20 to 26 %
 smaller, Landsat-8 and HLS 2 % larger, a panchromatic band alone 9 % larger, float32 backscatter 1 % larger (a whole
 simulated ALOS scene with its optical layers 9 %), and decodes 16-bit chips 1.1 to 1.6, floats 2 to 3, masks 3 to 5
-times as fast. ``blosc-hc`` takes another 4 to 12 % off 16-bit chips and decodes them 1.5 to 1.7 times as fast as bitshuffle,
-but encodes only 30 to 90 MB/s a core: for data that are written once and read by many. Chips of any shuffle, level and
-compressor of Blosc-1 are read.
+times as fast. ``blosc-hc`` takes another 4 to 12 % off 16-bit chips and decodes them 1.5 to 1.7 times as fast as
+bitshuffle, but encodes only 30 to 90 MB/s a core: for data that are written once and read by many. Chips of any
+shuffle, level and compressor of Blosc-1 are read.
 """
 
 from __future__ import annotations
