@@ -13,14 +13,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import yaml
 from numpy.typing import NDArray
 
-from ..configs import parse_yaml
+from ..configs import dump, parse_yaml
 from ..datasets.files import sha256_file
 from ..datasets.reader import Shard, open_split
 from ..datasets.spec import Manifest, load_manifest, manifest_sha256
-from ..errors import InputError
+from ..errors import FormatError, InputError
 from ..models.predictions import PREDICTIONS_NAME, Predictions
 from ..models.runs import CONFIG_NAME, RunInfo, config_hash, provenance, read_run, without_folders
 from . import reflectance
@@ -257,8 +256,10 @@ def _record_of_run(scored: Scored, info: RunInfo, config: str, speed: Speed | No
     own, made = provenance(), info.provenance
     recipe = parse_yaml(config, where=CONFIG_NAME) if config.strip() else None
     if recipe is not None:
+        if not isinstance(recipe, dict) or not isinstance(recipe.get("DATA", {}), dict):
+            raise FormatError("not the configuration of a run", where=CONFIG_NAME)
         for section, key in ((recipe, "OUTPUT"), (recipe.get("DATA", {}), "ROOT")):
-            if key in section:
+            if isinstance(section.get(key), str):
                 section[key] = without_folders(section[key])
     return make_result(
         **record_fields(scored),
@@ -277,6 +278,6 @@ def _record_of_run(scored: Scored, info: RunInfo, config: str, speed: Speed | No
         packages=made.packages,
         command=made.command,
         device=made.device,
-        config="" if recipe is None else yaml.safe_dump(recipe, sort_keys=False, allow_unicode=True),
+        config="" if recipe is None else dump(recipe),
         config_hash=None if recipe is None else config_hash(recipe, info.dataset.content_sha256),
     )

@@ -169,7 +169,7 @@ def to_dict(node: Any) -> Any:
     return [to_dict(value) for value in node] if isinstance(node, list | tuple) else node
 
 
-def dump(cfg: CfgNode) -> str:
+def dump(cfg: Mapping[str, Any]) -> str:
     """YAML text that :func:`load_config` reads back to the same configuration."""
     return yaml.safe_dump(to_dict(cfg), sort_keys=False, allow_unicode=True)
 

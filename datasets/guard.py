@@ -19,8 +19,11 @@ from .plan import MAX_CHIP_ID_BYTES
 from .shard import FORMAT_ATTRIBUTE, chunk_places, meta_fields, storage_codec
 from .spec import FORMAT_VERSION, Array, Header
 
-_FILTERS = {"gzip": [h5py.h5z.FILTER_SHUFFLE, h5py.h5z.FILTER_DEFLATE], "none": []}
-_FILTERS |= dict.fromkeys(BLOSC_CODECS, [BLOSC_FILTER])
+_FILTERS = {
+    **dict.fromkeys(BLOSC_CODECS, [BLOSC_FILTER]),
+    "gzip": [h5py.h5z.FILTER_SHUFFLE, h5py.h5z.FILTER_DEFLATE],
+    "none": [],
+}
 
 
 @dataclass(frozen=True)

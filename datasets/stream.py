@@ -19,7 +19,7 @@ from urllib.parse import urlsplit
 import numpy as np
 
 from ..errors import ChecksumError, FormatError, HubError
-from .codecs import BLOSC_CODECS, check_blosc_header, decode
+from .codecs import decode
 from .guard import Layout, Places
 from .hub import checked_file, remote_manifest
 from .hub_errors import explain
@@ -113,8 +113,6 @@ class RemoteShard(Shard):
                 if places.codec == "none":
                     row.reshape(-1).view(np.uint8)[...] = np.frombuffer(frame, np.uint8)
                 else:
-                    if places.codec in BLOSC_CODECS:
-                        check_blosc_header(frame, declared.chip_bytes)
                     decode(places.codec, frame, row)
             except (FormatError, ValueError) as error:
                 self._forget(indices)

@@ -8,7 +8,7 @@ from torch.nn import functional
 
 from ...errors import ConfigError
 from ..registry import ModelSpec, register
-from .parts import TargetGridNetwork, convolution, small_head
+from .parts import TargetGridNetwork, check_whole, convolution, small_head
 from .unet import check_width
 
 POOLED_ROUNDS = 5  # of the shared block at half size
@@ -149,12 +149,10 @@ class ESRT(TargetGridNetwork):
     ) -> None:
         super().__init__(spec, residual, multiple=2)
         check_width(channels)
-        limits = [("blocks", blocks, 64), ("heads", heads, 64), ("hidden", hidden, 8192)]
+        for name, value, most in (("blocks", blocks, 64), ("heads", heads, 64), ("hidden", hidden, 8192)):
+            check_whole(name, value, 1, most)
         if part_pixels is not None:
-            limits.append(("part_pixels", part_pixels, MAX_PART_PIXELS))
-        for name, value, limit in limits:
-            if isinstance(value, bool) or not isinstance(value, int) or not 1 <= value <= limit:
-                raise ConfigError(f"{name} must be 1 to {limit}, found {value!r}", where="MODEL.ARGS")
+            check_whole("part_pixels", part_pixels, 1, MAX_PART_PIXELS)
         if channels % 2 or (channels * KERNEL * KERNEL // 2) % heads:
             raise ConfigError(f"{heads} heads do not divide {channels} channels", hint="take 16 or 32 and 4")
         self.first = convolution(sum(self.in_channels.values()), channels)

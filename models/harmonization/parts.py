@@ -15,6 +15,12 @@ from ..registry import ModelSpec
 MIN_VARIANCE = 1e-6  # a standard deviation of 0.001 in reflectance, about that of Sentinel-2's noise
 
 
+def check_whole(name: str, value: int, least: int, most: int) -> None:
+    """Raises ConfigError unless the argument is a whole number from ``least`` to ``most``."""
+    if isinstance(value, bool) or not isinstance(value, int) or not least <= value <= most:
+        raise ConfigError(f"{name} must be a whole number from {least} to {most}, found {value!r}", where="MODEL.ARGS")
+
+
 class GaussianOutput(NamedTuple):
     """``mean`` and ``variance`` (B,C,H,W) of the reflectance; the variance is at least ``MIN_VARIANCE``."""
 

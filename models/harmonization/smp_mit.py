@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from ...errors import ConfigError
 from ..registry import ModelSpec, register
 from ..segmentation import STRIDE, EncoderDecoder, five_levels
-from .parts import TargetGridNetwork, convolution, small_head
+from .parts import TargetGridNetwork, check_whole, convolution, small_head
 
 
 class Detail(nn.Module):
@@ -58,8 +58,7 @@ class SmpMit(TargetGridNetwork):
         five_levels("smp-mit", decoder_channels)
         if not encoder.startswith("mit_b"):
             raise ConfigError(f"smp-mit: no encoder {encoder!r}", hint="there is mit_b0 to mit_b5")
-        if isinstance(detail, bool) or not isinstance(detail, int) or not 0 <= detail <= 1024:
-            raise ConfigError(f"detail must be 0 to 1024 channels, found {detail!r}", where="MODEL.ARGS")
+        check_whole("detail", detail, 0, 1024)
         bands = ModelSpec({"image": sum(self.in_channels.values())}, spec.out_channels)
         self.body = EncoderDecoder(
             "smp-mit",

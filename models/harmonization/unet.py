@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from ...errors import ConfigError
-from .parts import convolution
+from .parts import check_whole, convolution
 
 UP_MODES = ("upconv", "upsample", "shuffle")
 ATTENTIONS = ("standard", "modified", "none")
@@ -146,8 +146,7 @@ def side_multiple(depth: int) -> int:
 
 def check_width(channels: int) -> None:
     """Raises ConfigError unless ``channels`` is a whole number from 1 to 1024."""
-    if isinstance(channels, bool) or not isinstance(channels, int) or not 1 <= channels <= 1024:
-        raise ConfigError(f"channels must be a whole number from 1 to 1024, found {channels!r}", where="MODEL.ARGS")
+    check_whole("channels", channels, 1, 1024)
 
 
 def check_dropout(dropout: float) -> None:

@@ -187,6 +187,14 @@ def run(folder, out, model, seed=0):
     return fit_predict(cfg, run_folder(cfg, open_split(folder, "test")[0]))
 
 
+@pytest.mark.parametrize("text", ["- 1", "DATA: 3"])
+def test_a_run_whose_configuration_is_none_is_refused(water, tmp_path, text):
+    folder = run(water, tmp_path, "otsu")
+    (folder / "config.yaml").write_text(text)
+    with pytest.raises(FormatError, match="not the configuration of a run"):
+        evaluate_run(folder, "test")
+
+
 def test_a_run_becomes_a_record_that_its_integers_confirm(water, tmp_path):
     folder = run(water, tmp_path, "otsu")
     path = evaluate_run(folder, "test")

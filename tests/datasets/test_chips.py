@@ -1,5 +1,6 @@
 import multiprocessing
 import shutil
+from typing import get_args
 
 import numpy as np
 import pytest
@@ -8,12 +9,12 @@ from matplotlib.text import Text
 from tidemark.datasets.chips import ChipDataset, chip_bounds
 from tidemark.datasets.published import OMBRIA, PolarPatch
 from tidemark.datasets.reader import open_split
-from tidemark.datasets.spec import Array, Band
+from tidemark.datasets.spec import Array, Band, Codec
 from tidemark.errors import ChecksumError, ConfigError, FormatError, InputError
 from torch.utils.data import DataLoader
 from torchgeo.datasets import DatasetNotFoundError, NonGeoDataset
 
-CODECS = ["blosc", "blosc-hc", "gzip", "none"]
+CODECS = get_args(Codec)
 
 
 def test_a_sample_is_in_physical_units(tiny_dataset):

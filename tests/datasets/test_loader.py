@@ -7,6 +7,7 @@ import subprocess
 import sys
 import threading
 import time
+from typing import get_args
 
 import numpy as np
 import pytest
@@ -15,9 +16,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from tidemark.datasets.loader import ChipLoader, EpochSampler
 from tidemark.datasets.reader import open_split
+from tidemark.datasets.spec import Codec
 from tidemark.errors import ChecksumError, DeviceError, FormatError, InputError
 
-CODECS = ["blosc", "blosc-hc", "gzip", "none"]
+CODECS = get_args(Codec)
 
 
 def numbers(loader):
