@@ -10,6 +10,7 @@ import json
 import mmap
 import os
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from threading import Lock
 
@@ -18,15 +19,40 @@ import xxhash
 
 from ..errors import ChecksumError, FormatError
 from .codecs import decode
-from .guard import Layout, Places, open_layout
+from .guard import Layout, open_layout
 from .shard import SMALL_CHIP_BYTES, checksum, meta_checksums
-from .spec import Manifest, ShardEntry, load_manifest
+from .spec import Array, Manifest, ShardEntry, load_manifest
 
 # So much is copied and then hashed at a time: the hash finds it in the core's own cache instead of in memory.
-CACHED_BYTES = 1 << 18
+CACHED_BYTES = 1 << 19
 
 
 PARTIAL_NAME = "partial.json"  # names the shards that are here, where a data set was pulled in part
+
+
+@dataclass(frozen=True, slots=True)
+class StoredArray:
+    """Where the chips of one array lie, looked up once per process.
+
+    What Python does per chip counts: between two chips it runs from a cold cache, and whoever needs the interpreter's
+    lock meanwhile sleeps longer than that.
+    """
+
+    codec: str
+    shape: tuple[int, ...]
+    dtype: np.dtype
+    chip_bytes: int
+    offset: np.ndarray  # (N,) of the stored bytes
+    size: np.ndarray
+    sums: np.ndarray  # uint64 (N,)
+
+    @classmethod
+    def of(cls, layout: Layout, array: Array) -> StoredArray:
+        """The declared array in an opened shard."""
+        places, sums = layout.places[array.name], layout.rows[f"checksum_{array.name}"]
+        dtype = np.dtype(array.dtype)
+        columns = map(np.ascontiguousarray, (places.offset, places.size, sums))
+        return cls(places.codec, array.shape, dtype, array.chip_bytes, *columns)
 
 
 class Shard:
@@ -56,6 +82,7 @@ class Shard:
     def _reset(self) -> None:
         self._lock, self._lock_pid = Lock(), os.getpid()
         self._pid, self._layout, self._bytes = -1, None, None
+        self._stored: dict[str, StoredArray] = {}
         self._bad_meta: frozenset[int] = frozenset()
         self._ready: dict[tuple[str, int], bytes] = {}  # of shards that prepare
 
@@ -86,6 +113,7 @@ class Shard:
                 self._bad_meta = frozenset(np.flatnonzero(sums != layout.rows["checksum_meta"]).tolist())
                 with open(self.path, "rb") as file:
                     mapped = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+                self._stored = {array.name: StoredArray.of(layout, array) for array in manifest.arrays}
                 self._layout, self._bytes, self._pid = layout, np.frombuffer(mapped, np.uint8), os.getpid()
         return self._layout
 
@@ -127,59 +155,76 @@ class Shard:
 
     def read_many(self, array: str, indices: Sequence[int], out: np.ndarray | None = None) -> np.ndarray:
         """Chips ``indices`` of ``array``: (len(indices), *shape) in the native dtype, verified."""
-        layout, declared = self.open(), self.manifest.array(array)
+        stored = self._array(array)
         if out is None:
-            out = np.empty((len(indices), *declared.shape), declared.dtype)
-        places = layout.places[array]
-        if places.codec == "none":
-            found = self._gather(int(places.offset[0]), declared.chip_bytes, indices, out)
+            out = np.empty((len(indices), *stored.shape), stored.dtype)
+        if stored.codec != "none":
+            self._decode(stored, array, indices, out)
+        elif stored.chip_bytes < SMALL_CHIP_BYTES:
+            self._gather_small(stored, array, indices, out)
         else:
-            found = self._decode(places, array, indices, out)
-        if found is not None:
-            self._verify(array, indices, found)
+            self._gather(stored, array, indices, out)
         return out
 
-    def _decode(self, places: Places, array: str, indices: Sequence[int], out: np.ndarray) -> list[int] | None:
-        offsets, sizes = places.offset, places.size
+    def _array(self, name: str) -> StoredArray:
+        """The array in the opened shard. Raises FormatError for a name that the manifest does not have."""
+        self.open()
+        stored = self._stored.get(name)
+        if stored is None:
+            self.manifest.array(name)
+        return stored
+
+    def _decode(self, stored: StoredArray, array: str, indices: Sequence[int], out: np.ndarray) -> None:
+        codec, offset, size, content = stored.codec, stored.offset, stored.size, self._bytes
         for row, i in zip(out, indices, strict=True):
-            start = int(offsets[i])
+            start = offset.item(i)
             try:
-                decode(places.codec, self._bytes[start : start + int(sizes[i])], row)
+                decode(codec, content[start : start + size.item(i)], row)
             except FormatError as error:
                 raise ChecksumError(error.what, where=self._name(array, i)) from None
-        return list(map(checksum, out)) if self.checksum else None
+            if self.checksum:
+                self._check(stored, array, i, checksum(row))
 
-    def _gather(self, start: int, chip_bytes: int, indices: Sequence[int], out: np.ndarray) -> list[int] | None:
-        stored = self._bytes[start : start + self.n * chip_bytes].reshape(self.n, chip_bytes)
-        flat = out.reshape(len(out), -1).view(np.uint8) if out.ndim > 1 else out.view(np.uint8).reshape(len(out), -1)
-        if chip_bytes < SMALL_CHIP_BYTES:
-            return self._gather_small(stored, np.asarray(indices, np.intp), flat)
-        if not self.checksum:
-            for row, i in zip(flat, indices, strict=True):
-                np.copyto(row, stored[i])
-            return None
-        return [_copy_hashed(stored[i], row) for row, i in zip(flat, indices, strict=True)]
+    def _gather(self, stored: StoredArray, array: str, indices: Sequence[int], out: np.ndarray) -> None:
+        source, flat = self._contiguous(stored, out)
+        for row, i in zip(flat, indices, strict=True):
+            if self.checksum:
+                self._check(stored, array, i, _copy_hashed(source[i], row))
+            else:
+                np.copyto(row, source[i])
 
-    def _gather_small(self, stored: np.ndarray, places: np.ndarray, flat: np.ndarray) -> list[int] | None:
+    def _gather_small(self, stored: StoredArray, array: str, indices: Sequence[int], out: np.ndarray) -> None:
+        source, flat = self._contiguous(stored, out)
+        places = np.asarray(indices, np.intp)
         if len(places) and (places.min() < 0 or places.max() >= self.n):
             raise IndexError(f"chip {places.min()} to {places.max()} of {self.n}")
-        found, step = [], max(1, CACHED_BYTES // max(1, flat.shape[1]))
+        side_by_side = bool((np.diff(places) == 1).all())
+        step = max(1, CACHED_BYTES // max(1, stored.chip_bytes))
         for first in range(0, len(places), step):
-            piece = flat[first : first + step]
-            # the checking mode would buffer every byte
-            np.take(stored, places[first : first + step], axis=0, out=piece, mode="clip")
-            if self.checksum:
-                found += map(checksum, piece)
-        return found if self.checksum else None
+            some, piece = places[first : first + step], flat[first : first + step]
+            if side_by_side:
+                np.copyto(piece, source[some[0] : some[-1] + 1])
+            else:
+                np.take(source, some, axis=0, out=piece, mode="clip")  # the checking mode would buffer every byte
+            if not self.checksum:
+                continue
+            found = list(map(checksum, piece))
+            if self._bad_meta or found != stored.sums[some].tolist():
+                for i, digest in zip(some.tolist(), found, strict=True):
+                    self._check(stored, array, i, digest)
 
-    def _verify(self, array: str, indices: Sequence[int], found: list[int]) -> None:
-        bad = np.flatnonzero(np.array(found, np.uint64) != self._layout.rows[f"checksum_{array}"][list(indices)])
-        if len(bad):
-            raise ChecksumError("the bytes differ from those written", where=self._name(array, indices[bad[0]]))
-        if self._bad_meta and (wrong := self._bad_meta.intersection(indices)):
-            raise ChecksumError(
-                "id, scene, window or transform differ from those written", where=self._name("meta", min(wrong))
-            )
+    def _contiguous(self, stored: StoredArray, out: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """All chips of an uncompressed array and ``out``, both as rows of bytes."""
+        start = stored.offset.item(0)
+        source = self._bytes[start : start + self.n * stored.chip_bytes].reshape(self.n, stored.chip_bytes)
+        flat = out.reshape(len(out), -1).view(np.uint8) if out.ndim > 1 else out.view(np.uint8).reshape(len(out), -1)
+        return source, flat
+
+    def _check(self, stored: StoredArray, array: str, i: int, digest: int) -> None:
+        if digest != stored.sums.item(i):
+            raise ChecksumError("the bytes differ from those written", where=self._name(array, i))
+        if i in self._bad_meta:
+            raise ChecksumError("id, scene, window or transform differ from those written", where=self._name("meta", i))
 
     def _name(self, array: str, i: int) -> str:
         return f"{self.path}, array {array}, chip {i} ({self.open().rows['chip_id'][i].decode('ascii', 'replace')})"

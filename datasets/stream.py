@@ -24,7 +24,7 @@ from .guard import Layout, Places
 from .hub import checked_file, remote_manifest
 from .hub_errors import explain
 from .hub_reference import Reference, parse_reference, resolve
-from .reader import Shard
+from .reader import Shard, StoredArray
 from .shard import checksum, index_dtype, meta_checksums, storage_codec
 from .spec import Manifest, ShardEntry
 
@@ -64,7 +64,9 @@ class RemoteShard(Shard):
             self._lock, self._lock_pid = Lock(), os.getpid()
         with self._lock:
             if self._layout is None:
-                self._layout = self._from_index()
+                layout = self._from_index()
+                self._stored = {array.name: StoredArray.of(layout, array) for array in self.manifest.arrays}
+                self._layout = layout
         return self._layout
 
     def _from_index(self) -> Layout:
@@ -102,23 +104,23 @@ class RemoteShard(Shard):
             HubError: they could not be fetched.
             ChecksumError: the bytes are not those that were published; none of them stays in the cache.
         """
-        layout, declared = self.open(), self.manifest.array(array)
+        stored = self._array(array)
         if out is None:
-            out = np.empty((len(indices), *declared.shape), declared.dtype)
-        places = layout.places[array]
+            out = np.empty((len(indices), *stored.shape), stored.dtype)
         frames = self._frames(array, [int(i) for i in indices])
         for row, i in zip(out, indices, strict=True):
             frame = memoryview(frames[int(i)])
             try:
-                if places.codec == "none":
+                if stored.codec == "none":
                     row.reshape(-1).view(np.uint8)[...] = np.frombuffer(frame, np.uint8)
                 else:
-                    decode(places.codec, frame, row)
+                    decode(stored.codec, frame, row)
             except (FormatError, ValueError) as error:
                 self._forget(indices)
                 raise ChecksumError(f"does not decode ({error})", where=self._name(array, int(i))) from None
         try:
-            self._verify(array, indices, list(map(checksum, out)))
+            for row, i in zip(out, indices, strict=True):
+                self._check(stored, array, int(i), checksum(row))
         except ChecksumError:
             self._forget(indices)
             raise
