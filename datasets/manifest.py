@@ -60,7 +60,7 @@ def assemble(plan: Plan, codec: str, folder: Path, done: list[tuple[dict, dict]]
             continue
         fields = {name: entry[name] for name in ("chips", "bytes", "sha256", "index_bytes", "index_sha256")}
         shards.append(ShardEntry(path=f"{request['key']}.h5", split=request["split"], **fields))
-        tallies.setdefault(request["split"], Tally(plan.header)).merge(entry["tally"])
+        tallies.setdefault(request["split"], Tally(plan.header, request["split"])).merge(entry["tally"])
         scenes[request["split"]] = scenes.get(request["split"], 0) + len(entry["scenes"])
     if not shards:
         raise InputError(
@@ -68,7 +68,7 @@ def assemble(plan: Plan, codec: str, folder: Path, done: list[tuple[dict, dict]]
         )
     splits = []
     for name in sorted({scene.split for scene in plan.scenes} | set(tallies), key=split_rank):
-        classes, ignored = tallies.get(name, Tally(plan.header)).class_counts()  # a split may lose all its scenes
+        classes, ignored = tallies.get(name, Tally(plan.header, name)).class_counts()  # a split may lose all its scenes
         chips = sum(s.chips for s in shards if s.split == name)
         splits.append(Split(name=name, chips=chips, scenes=scenes.get(name, 0), classes=classes, ignored=ignored))
     statistics = tallies["train"].statistics() if "train" in tallies else ()

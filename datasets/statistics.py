@@ -11,6 +11,7 @@ import numpy as np
 
 from .spec import Array, Band, BandStatistics, Header
 
+TRAIN = "train"  # the split whose bands are counted
 BINS = 1 << 16
 _DIGITS = 8  # of float statistics: below what the order of a vectorised sum can change
 
@@ -35,12 +36,11 @@ def _patterns(values: np.ndarray, out: np.ndarray) -> None:
         np.right_shift(values.astype(np.float32, copy=False).view(np.uint32), np.uint32(16), out=out)
 
 
-def _by_value(dtype: np.dtype) -> np.ndarray | slice:
-    """The bin of every pattern. Negative floats run backwards: all their bits flip, of the others the sign alone."""
-    if _exact(dtype):
-        return np.s_[:]
-    patterns = np.arange(BINS)
-    return patterns ^ np.where(patterns >> 15, BINS - 1, 1 << 15)
+def _pattern_of(dtype: np.dtype) -> np.ndarray:
+    """The pattern of every bin, in the order of the values. Negative floats run backwards: all their bits are flipped,
+    of the others the sign alone."""
+    bins = np.arange(BINS)
+    return bins if _exact(dtype) else bins ^ np.where(bins >> 15, 1 << 15, BINS - 1)
 
 
 def _bin_values(dtype: np.dtype) -> np.ndarray:
@@ -54,11 +54,14 @@ def _bin_values(dtype: np.dtype) -> np.ndarray:
 
 
 class Tally:
-    """Counts of one shard (or of several, after ``merge``)."""
+    """Counts of one shard (or of several of one split, after ``merge``): labels, and in the training split bands.
 
-    def __init__(self, header: Header) -> None:
+    ``counts`` holds per array and band how often each pattern occurs, int64 (bands, 65536).
+    """
+
+    def __init__(self, header: Header, split: str) -> None:
         self.header = header
-        self.arrays = [a for a in header.arrays if a.bands]
+        self.arrays = [a for a in header.arrays if a.bands and split == TRAIN]
         self.counts = {a.name: np.zeros((len(a.bands), BINS), np.int64) for a in self.arrays}
         self.sums = {a.name: np.zeros((len(a.bands), 4)) for a in self.arrays}  # sum, sum of squares, min, max
         for sums in self.sums.values():
@@ -66,7 +69,6 @@ class Tally:
         self.classes = np.zeros(256, np.int64)
         largest = max((int(np.prod(a.shape[1:])) for a in self.arrays), default=0)
         self._pattern, self._wide = np.empty(largest, np.intp), np.empty(largest)  # fresh pages cost more than sums
-        self._bin = {a.name: _by_value(np.dtype(a.dtype)) for a in self.arrays}
 
     def observe(self, chip: dict[str, np.ndarray]) -> None:
         """Count one chip."""
@@ -82,7 +84,7 @@ class Tally:
                     continue
                 pattern, wide = self._pattern[: values.size], self._wide[: values.size]
                 _patterns(values, pattern)
-                self.counts[array.name][b][self._bin[array.name]] += np.bincount(pattern, minlength=BINS)
+                self.counts[array.name][b] += np.bincount(pattern, minlength=BINS)
                 sums = self.sums[array.name][b]
                 if not _exact(values.dtype):
                     np.copyto(wide, values)
@@ -100,6 +102,7 @@ class Tally:
         for array in self.arrays:
             bands[array.name] = []
             for counts, sums in zip(self.counts[array.name], self.sums[array.name], strict=True):
+                counts = counts[_pattern_of(np.dtype(array.dtype))]
                 at = np.flatnonzero(counts)
                 finite = [float(s) if np.isfinite(s) else None for s in sums]
                 bands[array.name].append({"at": at.tolist(), "n": counts[at].tolist(), "sums": finite})
@@ -108,8 +111,9 @@ class Tally:
     def merge(self, stored: dict) -> None:
         """Add the counts of another shard, as ``to_json`` gave them."""
         for array in self.arrays:
+            patterns = _pattern_of(np.dtype(array.dtype))
             for b, band in enumerate(stored["bands"][array.name]):
-                self.counts[array.name][b][band["at"]] += np.array(band["n"], np.int64)
+                self.counts[array.name][b][patterns[band["at"]]] += np.array(band["n"], np.int64)
                 sums, (total, squares, low, high) = self.sums[array.name][b], band["sums"]
                 sums[:2] += total, squares
                 if low is not None:
@@ -131,7 +135,8 @@ class Tally:
         return [int(v) for v in np.flatnonzero(self.classes) if v not in known]
 
     def _band(self, array: Array, b: int, band: Band) -> BandStatistics:
-        counts, (total, squares, low, high) = self.counts[array.name][b], self.sums[array.name][b]
+        counts = self.counts[array.name][b][_pattern_of(np.dtype(array.dtype))]
+        total, squares, low, high = self.sums[array.name][b]
         n, values = int(counts.sum()), _bin_values(np.dtype(array.dtype))
         if n == 0:
             empty = dict.fromkeys(("mean", "std", "min", "max", "p02", "p98"))

@@ -58,7 +58,7 @@ def verify(
         for done, (entry, (found, tally)) in enumerate(zip(here, checks, strict=True), start=1):
             problems += found
             if tally is not None:
-                tallies.setdefault(entry.split, Tally(manifest)).merge(tally)
+                tallies.setdefault(entry.split, Tally(manifest, entry.split)).merge(tally)
             if progress is not None:
                 progress(done, len(here), entry.path)
     if not problems and pulled is None:
@@ -86,7 +86,7 @@ def _check_shard(folder: Path, manifest: Manifest, entry: ShardEntry, deep: bool
     whole = (found := sha256_file(shard.path)) == entry.sha256
     tally = None
     if deep or not whole:
-        tally = Tally(manifest)
+        tally = Tally(manifest, entry.split)
         problems += _check_chips(shard, tally)
     if not whole:
         problems.append(f"{shard.path}: sha256 expected {entry.sha256}, found {found}")
@@ -129,7 +129,7 @@ def _check_chips(shard: Shard, tally: Tally) -> list[str]:
 def _check_counts(folder: Path, manifest: Manifest, tallies: dict[str, Tally]) -> list[str]:
     problems = []
     for split in manifest.splits:
-        if (split.classes, split.ignored) != tallies.get(split.name, Tally(manifest)).class_counts():
+        if (split.classes, split.ignored) != tallies.get(split.name, Tally(manifest, split.name)).class_counts():
             problems.append(f"{folder}: split {split.name} has other label counts than the manifest states")
     if "train" in tallies and tallies["train"].statistics() != manifest.statistics:
         problems.append(f"{folder}: the band statistics are not those of the training split")

@@ -17,9 +17,9 @@ from ..errors import FormatError, SceneError, TidemarkError
 from .files import sha256_file, storage_error, write_atomic
 from .plan import SceneJob
 from .plan_file import check_stamps
-from .shard import write_shard
 from .spec import Header
 from .statistics import Tally
+from .writer import write_shard
 
 
 def make_shard(request: dict) -> dict:
@@ -51,7 +51,7 @@ def _write(request: dict, header: Header, builder, jobs, path: Path, skipped: di
             raise _Unusable(job.id, str(error)) from None
     refs = [ref for _, _, chips in found for ref in chips]
     numbers = [number for number, _, chips in found for _ in chips]
-    tally = Tally(header)
+    tally = Tally(header, request["split"])
 
     def chips():
         for _, job, scene_refs in found:

@@ -8,7 +8,7 @@ import pytest
 from tidemark.benchmark import synthetic
 from tidemark.datasets.codecs import dataset_options, encode
 from tidemark.datasets.plan import ChipRef
-from tidemark.datasets.shard import write_shard
+from tidemark.datasets.writer import write_shard
 
 CHIPS, BANDS, SIZE = 8, 8, 256
 
