@@ -35,6 +35,7 @@ from ..datasets.l8s2_products import L8_BANDS as LANDSAT
 from ..datasets.mosaic import Mosaic
 from ..datasets.plan import ChipRef, SceneJob
 from ..datasets.spec import Header
+from ..datasets.statistics import TRAIN
 from ..datasets.worker import make_shard
 
 COPY_BYTES = 8 << 20
@@ -44,9 +45,10 @@ Chips = Iterator[dict[str, np.ndarray] | None]
 
 
 def request_of(kind: str, source: Path, out: Path, scene: str) -> dict:
-    """The build's request for the shard of one scene."""
+    """The build's request for the shard of one scene, as one of the training split: its bands are counted too."""
     requests = shard_requests(plan_data_set(kind, source), builder_module(kind), out)
-    return next(request for request in requests if any(job["id"] == scene for _, job in request["scenes"]))
+    request = next(request for request in requests if any(job["id"] == scene for _, job in request["scenes"]))
+    return request | {"split": TRAIN}
 
 
 def ours(request: dict) -> int:

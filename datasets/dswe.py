@@ -19,7 +19,7 @@ NOT_WATER, WATER, PARTIAL, CLOUD, FILL = 0, (1, 2), (3, 4), 9, 255
 MAX_DAYS = 1  # between SAR and DSWE
 MAX_CLOUD = 0.3  # of the tiles of one date
 MIN_VALID, MIN_WATER = 0.5, 0.05  # of the SAR footprint
-_ROWS = 512
+_ROWS = 64  # counted at a time, in the processor's cache
 _UNDEFINED = 254
 
 
@@ -30,7 +30,7 @@ def water_labels(codes: np.ndarray) -> np.ndarray:
     """
     table = np.full(256, _UNDEFINED, np.uint8)
     table[NOT_WATER], table[list(WATER)], table[[*PARTIAL, CLOUD, FILL]] = 0, 1, IGNORE
-    labels = table[codes]
+    labels = table.take(codes)
     if (labels == _UNDEFINED).any():
         found = np.unique(codes[labels == _UNDEFINED])[:5].tolist()
         raise SceneError(f"codes {found} are not defined for DSWE", hint="expected 0-4, 9, 255")

@@ -95,19 +95,20 @@ class Mosaic:
         """Whether no file reaches the grid."""
         return not self._layers
 
-    def read(self, window: PixelWindow) -> np.ndarray:
-        """(bands, h, w) of a window that may leave the grid; ``nodata`` where there is nothing."""
-        out = None
-        for path, vrt in self._layers:
+    def read(self, window: PixelWindow, out: np.ndarray | None = None) -> np.ndarray:
+        """(bands, h, w) of a window that may leave the grid, in ``out`` where given; ``nodata`` where nothing is."""
+        if out is None:
+            out = np.empty((len(self.bands), *window[2:]), self.dtype)
+        if self.empty:
+            out[...] = self.nodata
+        for number, (path, vrt) in enumerate(self._layers):
             try:
-                values = read_window(vrt, window, self.bands, self.nodata)
+                values = read_window(vrt, window, self.bands, self.nodata, out if number == 0 else None)
             except SceneError as error:
                 raise SceneError(error.what, where=path, hint=error.hint) from None
-            if out is None:
-                out = values
-            elif (gaps := out == self.nodata).any():
+            if number and (gaps := out == self.nodata).any():
                 out[gaps] = values[gaps]
-        return np.full((len(self.bands), *window[2:]), self.nodata, self.dtype) if out is None else out
+        return out
 
 
 def overlap(one: Grid, other: Grid) -> bool:

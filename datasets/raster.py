@@ -216,12 +216,16 @@ def check_bands(dataset: DatasetReader, dtype: str, indexes: Sequence[int]) -> N
 
 
 def read_window(
-    dataset: DatasetReader, window: PixelWindow, indexes: Sequence[int], fill: Sequence[float] | float = 0
+    dataset: DatasetReader,
+    window: PixelWindow,
+    indexes: Sequence[int],
+    fill: Sequence[float] | float = 0,
+    out: np.ndarray | None = None,
 ) -> np.ndarray:
     """Bands of a window in the native dtype; what lies beyond the raster is ``fill`` (one value, or one a band).
 
     Returns:
-        (len(indexes), height, width) in the dtype of the first band.
+        (len(indexes), height, width) in the dtype of the first band, or ``out`` of this shape where given.
 
     Raises:
         SceneError: a block cannot be decoded; the message names the file.
@@ -231,7 +235,8 @@ def read_window(
     bottom, right = min(row + height, dataset.height), min(column + width, dataset.width)
     inside = Window(left, top, max(right - left, 0), max(bottom - top, 0))
     whole = inside.height == height and inside.width == width
-    out = np.empty((len(indexes), height, width), dataset.dtypes[indexes[0] - 1])
+    if out is None:
+        out = np.empty((len(indexes), height, width), dataset.dtypes[indexes[0] - 1])
     if not whole:
         out[:] = np.asarray(fill).astype(out.dtype).reshape(-1, 1, 1)
     if inside.height and inside.width:

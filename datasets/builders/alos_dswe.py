@@ -145,16 +145,18 @@ def read(job: SceneJob, refs: Sequence[ChipRef]) -> Iterator[dict[str, np.ndarra
         image = np.empty((8, CHIP_SIZE, scene.width), np.float32)
         for row in dict.fromkeys(ref.window[0] for ref in refs):
             window = (row, 0, CHIP_SIZE, scene.width)
-            image[:2], image[2:6] = scene.sar(window), gfc.read(window)
-            image[6:7], image[7:] = dem.read(window), hand.read(window)
+            scene.sar(window, image[:2])
+            for layer, bands in ((gfc, image[2:6]), (dem, image[6:7]), (hand, image[7:])):
+                layer.read(window, bands)
             codes = dswe.read(window)[0]
-            counts += code_counts(codes, (image[:2] != NODATA).all(0))
+            counts += code_counts(codes, (image[0] != NODATA) & (image[1] != NODATA))
             if job.payload["despeckle"] is not None:
                 image[:2] = scene.smooth(window, image[:2], job.payload["despeckle"])
             for ref in (r for r in refs if r.window[0] == row):
                 columns = slice(ref.window[1], ref.window[1] + CHIP_SIZE)
                 chip, mask = image[:, :, columns].copy(), water_labels(codes[:, columns])
-                chip[2:][~np.isfinite(chip[2:])] = NODATA
+                if not (finite := np.isfinite(chip[2:])).all():
+                    chip[2:][~finite] = NODATA
                 mask[(chip[:6] == NODATA).any(0)] = IGNORE
                 yield {"image": chip, "mask": mask} if (mask != IGNORE).mean() >= MIN_LABELLED else None
     if fault := cover_fault(counts):
@@ -199,13 +201,17 @@ class AlosScene:
         options = BILINEAR | {"bands": bands, "source_nodata": source_nodata}
         return Mosaic([self.folder / name for name in self.payload[kind]], self.grid, **options)
 
-    def power(self, window: raster.PixelWindow) -> np.ndarray:
-        """HH and HV, float32 (2, h, w); 0 beyond the image."""
-        return np.concatenate([raster.read_window(band, window, (1,), 0) for band in self._sar])
+    def power(self, window: raster.PixelWindow, out: np.ndarray | None = None) -> np.ndarray:
+        """HH and HV, float32 (2, h, w), in ``out`` where given; 0 beyond the image."""
+        out = np.empty((2, *window[2:]), np.float32) if out is None else out
+        for number, band in enumerate(self._sar):
+            raster.read_window(band, window, (1,), 0, out[number : number + 1])
+        return out
 
-    def sar(self, window: raster.PixelWindow) -> np.ndarray:
-        """HH and HV in dB, float32 (2, h, w); nodata where the power is not above 0."""
-        return power_to_db(self.power(window))
+    def sar(self, window: raster.PixelWindow, out: np.ndarray | None = None) -> np.ndarray:
+        """HH and HV in dB, float32 (2, h, w), in ``out`` where given; nodata where the power is not above 0."""
+        power = self.power(window, out)
+        return power_to_db(power, power)
 
     def footprint(self) -> np.ndarray:
         """bool (rows, width): where HH and HV have data."""
@@ -239,13 +245,13 @@ def has_power(power: np.ndarray) -> np.ndarray:
     return (power > 0) & (power < np.inf)
 
 
-def power_to_db(power: np.ndarray) -> np.ndarray:
-    """float32 10 log10(power); nodata where it is 0, negative or not finite."""
-    known = has_power(power)
-    decibels = np.where(known, power, np.float32(1))
-    np.log10(decibels, out=decibels)
+def power_to_db(power: np.ndarray, out: np.ndarray | None = None) -> np.ndarray:
+    """float32 10 log10(power), in ``out`` where given; nodata where it is 0, negative or not finite."""
+    with np.errstate(divide="ignore", invalid="ignore"):
+        decibels = np.log10(power, out=out)
     decibels *= 10
-    decibels[~known] = NODATA
+    if not (known := np.isfinite(decibels)).all():
+        decibels[~known] = NODATA
     return decibels
 
 
