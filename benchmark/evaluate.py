@@ -21,7 +21,7 @@ from ..datasets.reader import Shard, open_split
 from ..datasets.spec import Manifest, load_manifest, manifest_sha256
 from ..errors import FormatError, InputError
 from ..models.predictions import PREDICTIONS_NAME, Predictions
-from ..models.runs import CONFIG_NAME, RunInfo, config_hash, provenance, read_run, without_folders
+from ..models.runs import CONFIG_NAME, RunInfo, config_hash, provenance, published, read_run
 from . import reflectance
 from .chip_table import CONFUSION_NAME, write_confusion
 from .counting import UnitCounts, count_chip, labelled_chips, probability_counts, sum_chip, target_chips
@@ -258,9 +258,7 @@ def _record_of_run(scored: Scored, info: RunInfo, config: str, speed: Speed | No
     if recipe is not None:
         if not isinstance(recipe, dict) or not isinstance(recipe.get("DATA", {}), dict):
             raise FormatError("not the configuration of a run", where=CONFIG_NAME)
-        for section, key in ((recipe, "OUTPUT"), (recipe.get("DATA", {}), "ROOT")):
-            if isinstance(section.get(key), str):
-                section[key] = without_folders(section[key])
+        recipe = published(recipe)
     return make_result(
         **record_fields(scored),
         model=ModelRef(

@@ -187,6 +187,17 @@ def without_folders(word: str) -> str:
     return word
 
 
+def published(recipe: Mapping[str, Any]) -> dict[str, Any]:
+    """A run's configuration without the folders of the machine it ran on (``DATA.ROOT`` and ``OUTPUT``)."""
+    left = dict(recipe)
+    if isinstance(left.get("DATA"), Mapping):
+        left["DATA"] = dict(left["DATA"])
+    for section, key in ((left, "OUTPUT"), (left.get("DATA"), "ROOT")):
+        if isinstance(section, dict) and isinstance(section.get(key), str):
+            section[key] = without_folders(section[key])
+    return left
+
+
 def provenance(device: str = "cpu", threads: int | None = None) -> Provenance:
     """What made a run: this code, the installed packages, the device in words and the command line."""
     commit, dirty = git_state(Path(__file__).resolve().parents[1])

@@ -19,7 +19,18 @@ from ..datasets.journal import remove_temporaries
 from ..datasets.spec import Manifest, load_manifest
 from ..errors import ConfigError
 from .registry import create_model, find_model
-from .runs import CONFIG_NAME, RUN_NAME, RunInfo, dataset_of, provenance, read_run, run_folder, usable_cores, write_run
+from .runs import (
+    CONFIG_NAME,
+    RUN_NAME,
+    RunInfo,
+    dataset_of,
+    provenance,
+    published,
+    read_run,
+    run_folder,
+    usable_cores,
+    write_run,
+)
 from .session import alone, process_rank, torch_threads
 
 MONITORS = {"segmentation": "val/iou", "classification": "val/macro_f1", "regression": "val/psnr"}
@@ -103,7 +114,7 @@ def _train_network(cfg: CfgNode, manifest: Manifest, root: Path, folder: Path, p
     label += [f"{name} {args[name]:g}" if args.get(name) else None for name in ("detail", "dropout")]
     card = {
         "task_kind": kind,
-        "training": configs.dump(cfg),
+        "training": configs.dump(published(configs.to_dict(cfg))),
         "scores": {"val": {name[4:]: _or_none(value) for name, value in best.items() if name.startswith("val/")}},
         "dataset": {
             "name": manifest.name,

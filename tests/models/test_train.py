@@ -113,6 +113,8 @@ def test_the_patch_cnn_learns(config, patches, tmp_path):
         False,
     )
     assert max(float(row["val/macro_f1"]) for row in history(run)) > 0.8
+    own, card = configs.load_config(run / "config.yaml"), (run / "weights" / "README.md").read_text()
+    assert "EPOCHS: 30" in card and own.OUTPUT not in card and own.DATA.ROOT not in card  # a card is published
 
 
 def test_a_finished_run_is_returned_without_training(config, patches, tmp_path, monkeypatch):
