@@ -33,17 +33,17 @@ def interleaved(
 ) -> dict[str, Timing]:
     """Time contenders in turns: A B C, A B C, …; each sample repeats its work until ``min_seconds`` have passed.
 
-    A contender is a function that does its work once and returns how many units (chips, bytes) that was. One call of
-    each comes first and is not counted. With ``time.process_time`` as the clock, units per second of processor time of
-    all threads of this process: hardly changed by other programs, blind to how well threads share the work.
+    A contender is a function that does its work once and returns how many units (chips, bytes) that was. One call comes
+    before every sample and is not counted: what others pushed out of a cache is back. With ``time.process_time``
+    as the clock, units per second of processor time of all threads of this process: hardly changed by other programs,
+    blind to how well threads share the work.
     """
-    for work in contenders.values():
-        work()
     rates: dict[str, list[float]] = {name: [] for name in contenders}
     for turn in range(rounds):
         for place, (name, work) in enumerate(contenders.items()):
             if progress is not None:
                 progress(turn * len(contenders) + place, rounds * len(contenders), name)
+            work()
             done, started = 0.0, clock()
             while (elapsed := clock() - started) < min_seconds or not done:
                 done += work()

@@ -84,7 +84,8 @@ class Tally:
                     continue
                 pattern, wide = self._pattern[: values.size], self._wide[: values.size]
                 _patterns(values, pattern)
-                self.counts[array.name][b] += np.bincount(pattern, minlength=BINS)
+                found = np.bincount(pattern)
+                self.counts[array.name][b][: len(found)] += found
                 sums = self.sums[array.name][b]
                 if not _exact(values.dtype):
                     np.copyto(wide, values)

@@ -164,8 +164,9 @@ def _shrink(path: Path, header: Header, split: str, codec: str, rows: np.ndarray
     path.rename(whole)
     try:
         with h5py.File(whole, "r") as source, _ShardFile(path, header, split, codec, len(rows)) as target:
+            datasets = [source[array.name] for array in header.arrays]
             for i in range(len(rows)):
-                target.append([_frame(source[array.name], i) for array in header.arrays])
+                target.append([_frame(dataset, i) for dataset in datasets])
             target.finish(rows, transformed)
     finally:
         whole.unlink()

@@ -139,7 +139,7 @@ class Pair:
 
     def __init__(self, job: SceneJob) -> None:
         self.folder, self.payload = Path(job.payload["source"]), job.payload
-        self._stack, self._row = ExitStack(), None
+        self._stack, self._row = ExitStack(), None  # the row of the strip that is in memory
 
     def __enter__(self) -> Pair:
         s2, l8 = self.payload["s2"], self.payload["l8"]
@@ -186,8 +186,10 @@ class Pair:
     def _load(self, row: int) -> None:
         """Read the Sentinel-2 strip of 256 rows that begins at ``row``."""
         *_, (_, column, _, _) = windows(self.grid.height, self.grid.width)
-        width, baseline, bands = column + CHIP_SIZE, int(self.payload["s2"]["baseline"]), []
-        for band in S2_BANDS:
+        width, baseline = column + CHIP_SIZE, int(self.payload["s2"]["baseline"])
+        if self._row is None:
+            self._target = np.empty((len(S2_BANDS), CHIP_SIZE, width), np.uint16)
+        for number, band in enumerate(S2_BANDS):
             if self._s2[band].width == self.grid.width:
                 values = raster.read_window(self._s2[band], (row, 0, CHIP_SIZE, width), (1,), optical.S2_FILL)
             else:
@@ -195,11 +197,10 @@ class Pair:
                 values = optical.double(
                     raster.read_window(self._s2[band], around, (1,), optical.S2_FILL), optical.S2_FILL
                 )
-            bands.append(optical.s2_surface(values[0], baseline))
+            self._target[number] = optical.s2_surface(values[0], baseline)
         scl = raster.read_window(self._s2["SCL"], (row // 2, 0, CHIP_SIZE // 2, width // 2), (1,), 0)[0]
         usable = optical.s2_usable(scl).repeat(2, 0).repeat(2, 1)
-        self._row, self._target = row, np.stack(bands)
-        self._usable = usable & (self._target != optical.S2_NODATA).all(0)
+        self._row, self._usable = row, usable & (self._target != optical.S2_NODATA).all(0)
 
     def chip(self, window: raster.PixelWindow) -> dict[str, np.ndarray]:
         """The arrays of one chip; Sentinel-2 is read by strips of 256 rows, so ask row by row."""
