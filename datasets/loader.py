@@ -197,9 +197,6 @@ class ChipLoader:
             drop_last=drop_last,
         )
         self._small = sum(array.chip_bytes for array in self.arrays) < SMALL_CHIP_BYTES
-        self._workers = (
-            1 if self._small and not is_remote(root) else threads
-        )  # two would only pass the interpreter's lock to and fro
         self._ring, self._ring_pid = BufferRing(prefetch + 3), os.getpid()
 
     def __getstate__(self) -> dict[str, Any]:
@@ -243,7 +240,7 @@ class ChipLoader:
         if self._ring_pid != os.getpid():
             self._ring, self._ring_pid = BufferRing(self.prefetch + 3), os.getpid()
         todo = deque(self.sampler.begin())
-        pool = ThreadPoolExecutor(self._workers, thread_name_prefix="tidemark-chips")
+        pool = ThreadPoolExecutor(self.threads, thread_name_prefix="tidemark-chips")
         ahead: deque[tuple[dict[str, Tensor], list[Future]]] = deque()
         try:
             while todo or ahead:
@@ -261,7 +258,7 @@ class ChipLoader:
         tensors["index"] = torch.from_numpy(index)
         parts = self._parts(index)
         queue = iter(parts)  # shared: each thread takes the next part
-        return tensors, [pool.submit(_read_parts, queue, buffers) for _ in range(min(self._workers, len(parts)))]
+        return tensors, [pool.submit(_read_parts, queue, buffers) for _ in range(min(self.threads, len(parts)))]
 
     def _batch(self, count: int) -> tuple[dict[str, Tensor], Buffers]:
         if self.pin_memory:  # torch's own cache reuses pinned memory, and waits for copies that are under way
