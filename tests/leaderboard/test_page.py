@@ -84,9 +84,11 @@ def test_a_link_to_a_row_opens_its_evidence_even_in_a_closed_split(page_path, vi
     val = records.row("ombria-1.0.0-val", "U-Net, ResNet-18")
     anchor = visit(page_path).locator(val).get_attribute("id")
     page = visit(page_path, f"#{anchor}")
-    assert page.locator(val + " .proof").is_visible()
+    page.locator(val + " .proof").wait_for(state="visible", timeout=10_000)  # the browser tells of a new hash later
     page.locator(".pareto a", has_text="Otsu on AFTER").click()
-    assert page.locator(records.row("ombria-1.0.0-test", "Otsu on AFTER") + " .proof").is_visible()
+    page.locator(records.row("ombria-1.0.0-test", "Otsu on AFTER") + " .proof").wait_for(
+        state="visible", timeout=10_000
+    )
 
 
 def test_dark_follows_the_system_and_the_button(page_path, visit):
