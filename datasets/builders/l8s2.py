@@ -216,7 +216,7 @@ class Pair:
         return {
             "image": optical.l8_not_negative(dn).astype(np.uint16),
             "pan": optical.pan_reflectance(pan, self._gains),
-            "target": np.ascontiguousarray(self._target[:, :, columns]),
+            "target": self._target[:, :, columns].copy(),
             "valid": (seen & self._usable[:, columns]).astype(np.uint8),
         }
 

@@ -323,6 +323,18 @@ def test_alikeness_by_matrix_products_is_that_of_the_filter(noise):
     assert not optical.alike(one, two, valid, ratio, 0.0)  # PSNR must lie above its limit
 
 
+def test_a_chip_of_a_tile_one_chip_wide_outlasts_the_next_strip(folder, monkeypatch):
+    job = plan_data_set("l8s2", folder).shards[0].scenes[0]
+    refs = l8s2.index(job)
+    wide = {ref.id: chip for ref, chip in zip(refs, l8s2.read(job, refs), strict=True)}
+    every = l8s2.windows
+    monkeypatch.setattr(l8s2, "windows", lambda height, width: [w for w in every(height, width) if w[1] == 0])
+    narrow = l8s2.index(job)
+    assert len(narrow) == len({ref.window[0] for ref in refs}) > 1
+    for ref, chip in zip(narrow, list(l8s2.read(job, narrow)), strict=True):
+        assert np.array_equal(chip["target"], wide[ref.id]["target"])
+
+
 def test_the_nearest_landsat_scene_is_taken(folder):
     add_pair(folder, 0, l8_date="20210706")
     plan = plan_data_set("l8s2", folder)
