@@ -24,9 +24,8 @@ from torch import Tensor
 from .. import _compat  # noqa: F401
 from ..errors import DeviceError, InputError
 from .reader import Shard, is_remote, open_split
+from .shard import SMALL_CHIP_BYTES
 
-# Chips below this size are read a batch at a time: a call per chip would cost more than the chip.
-SMALL_CHIP_BYTES = 1 << 16
 Buffers = dict[str, np.ndarray]
 Part = tuple[Shard, list[int], slice]
 
@@ -196,6 +195,7 @@ class ChipLoader:
             world_size=world_size,
             drop_last=drop_last,
         )
+        # Small chips are read a batch at a time: a call per chip would cost more than the chip.
         self._small = sum(array.chip_bytes for array in self.arrays) < SMALL_CHIP_BYTES
         self._ring, self._ring_pid = BufferRing(prefetch + 3), os.getpid()
 

@@ -10,9 +10,9 @@ import numpy as np
 from ..errors import InputError
 from .plan import Plan
 from .spec import FORMAT_VERSION, Header, Manifest, Scene, ShardEntry, SkippedScene, Split
-from .statistics import Tally
+from .statistics import TRAIN, Tally
 
-SPLIT_ORDER = ("train", "val", "test")
+SPLIT_ORDER = (TRAIN, "val", "test")
 
 
 def content_sha256(folder: Path, header: Header, scenes: tuple[Scene, ...], shards: tuple[ShardEntry, ...]) -> str:
@@ -71,7 +71,7 @@ def assemble(plan: Plan, codec: str, folder: Path, done: list[tuple[dict, dict]]
         classes, ignored = tallies.get(name, Tally(plan.header, name)).class_counts()  # a split may lose all its scenes
         chips = sum(s.chips for s in shards if s.split == name)
         splits.append(Split(name=name, chips=chips, scenes=scenes.get(name, 0), classes=classes, ignored=ignored))
-    statistics = tallies["train"].statistics() if "train" in tallies else ()
+    statistics = tallies[TRAIN].statistics() if TRAIN in tallies else ()
     return Manifest(
         **{name: getattr(plan.header, name) for name in Header.model_fields},
         format_version=".".join(map(str, FORMAT_VERSION)),

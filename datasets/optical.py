@@ -129,7 +129,10 @@ def psnr(one: np.ndarray, two: np.ndarray, valid: np.ndarray) -> float:
     """Peak signal-to-noise ratio in dB of reflectances (C, H, W), data range 1, where valid."""
     difference = one - two
     seen = difference if valid.all() else difference[:, valid]
-    error = float(np.mean(seen * seen, dtype=np.float64))
+    return _decibels(float(np.mean(seen * seen, dtype=np.float64)))
+
+
+def _decibels(error: float) -> float:
     return math.inf if error == 0 else -10 * math.log10(error)
 
 
@@ -159,8 +162,7 @@ def alike(one: np.ndarray, two: np.ndarray, valid: np.ndarray, above_psnr: float
 def _near_psnr(one: np.ndarray, two: np.ndarray, valid: np.ndarray) -> float:
     difference = one - two
     difference *= valid
-    error = float(np.vdot(difference, difference)) / (len(one) * np.count_nonzero(valid))
-    return math.inf if error == 0 else -10 * math.log10(error)
+    return _decibels(float(np.vdot(difference, difference)) / (len(one) * np.count_nonzero(valid)))
 
 
 def _near_ssim(one: np.ndarray, two: np.ndarray, valid: np.ndarray) -> float:

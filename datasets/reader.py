@@ -114,9 +114,13 @@ class Shard:
                 self._bad_meta = frozenset(np.flatnonzero(sums != layout.rows["checksum_meta"]).tolist())
                 with open(self.path, "rb") as file:
                     mapped = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
-                self._stored = {array.name: StoredArray.of(layout, array) for array in manifest.arrays}
-                self._layout, self._bytes, self._pid = layout, np.frombuffer(mapped, np.uint8), os.getpid()
+                self._index(layout)
+                self._bytes, self._pid = np.frombuffer(mapped, np.uint8), os.getpid()
         return self._layout
+
+    def _index(self, layout: Layout) -> None:
+        self._stored = {array.name: StoredArray.of(layout, array) for array in self.manifest.arrays}
+        self._layout = layout
 
     @property
     def chip_ids(self) -> list[str]:

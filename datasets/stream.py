@@ -24,7 +24,7 @@ from .guard import Layout, Places
 from .hub import checked_file, remote_manifest
 from .hub_errors import explain
 from .hub_reference import Reference, parse_reference, resolve
-from .reader import Shard, StoredArray
+from .reader import Shard
 from .shard import checksum, index_dtype, meta_checksums, storage_codec
 from .spec import Manifest, ShardEntry
 
@@ -64,9 +64,7 @@ class RemoteShard(Shard):
             self._lock, self._lock_pid = Lock(), os.getpid()
         with self._lock:
             if self._layout is None:
-                layout = self._from_index()
-                self._stored = {array.name: StoredArray.of(layout, array) for array in self.manifest.arrays}
-                self._layout = layout
+                self._index(self._from_index())
         return self._layout
 
     def _from_index(self) -> Layout:

@@ -16,7 +16,7 @@ from .reader import PARTIAL_NAME, Shard, pulled_shards
 from .shard import index_dtype
 from .spec import MANIFEST_NAME, Manifest, ShardEntry, canonical_json, load_manifest
 from .split_map import MAP_NAME
-from .statistics import Tally
+from .statistics import TRAIN, Tally
 
 
 @dataclass(frozen=True)
@@ -131,6 +131,6 @@ def _check_counts(folder: Path, manifest: Manifest, tallies: dict[str, Tally]) -
     for split in manifest.splits:
         if (split.classes, split.ignored) != tallies.get(split.name, Tally(manifest, split.name)).class_counts():
             problems.append(f"{folder}: split {split.name} has other label counts than the manifest states")
-    if "train" in tallies and tallies["train"].statistics() != manifest.statistics:
+    if TRAIN in tallies and tallies[TRAIN].statistics() != manifest.statistics:
         problems.append(f"{folder}: the band statistics are not those of the training split")
     return problems

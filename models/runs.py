@@ -189,11 +189,10 @@ def without_folders(word: str) -> str:
 
 def published(recipe: Mapping[str, Any]) -> dict[str, Any]:
     """A run's configuration without the folders of the machine it ran on (``DATA.ROOT`` and ``OUTPUT``)."""
-    left = dict(recipe)
-    if isinstance(left.get("DATA"), Mapping):
-        left["DATA"] = dict(left["DATA"])
-    for section, key in ((left, "OUTPUT"), (left.get("DATA"), "ROOT")):
-        if isinstance(section, dict) and isinstance(section.get(key), str):
+    data = dict(recipe.get("DATA", {}))
+    left = {key: data if key == "DATA" else value for key, value in recipe.items()}
+    for section, key in ((left, "OUTPUT"), (data, "ROOT")):
+        if isinstance(section.get(key), str):
             section[key] = without_folders(section[key])
     return left
 

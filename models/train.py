@@ -114,7 +114,7 @@ def _train_network(cfg: CfgNode, manifest: Manifest, root: Path, folder: Path, p
     label += [f"{name} {args[name]:g}" if args.get(name) else None for name in ("detail", "dropout")]
     card = {
         "task_kind": kind,
-        "training": configs.dump(published(configs.to_dict(cfg))),
+        "training": configs.dump(published(cfg)),
         "scores": {"val": {name[4:]: _or_none(value) for name, value in best.items() if name.startswith("val/")}},
         "dataset": {
             "name": manifest.name,
