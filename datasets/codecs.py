@@ -76,9 +76,10 @@ def decode(codec: str, frame: memoryview, out: np.ndarray) -> None:
     inflater = zlib.decompressobj()
     try:
         raw = inflater.decompress(frame, out.nbytes)
+        more = inflater.decompress(inflater.unconsumed_tail, 1)  # reads the checksum at the end, too
     except zlib.error as error:
         raise FormatError(f"the gzip chunk does not decode ({error})") from None
-    if len(raw) != out.nbytes or inflater.decompress(inflater.unconsumed_tail, 1):
+    if len(raw) != out.nbytes or more:
         raise FormatError(f"the gzip chunk holds another size than the {out.nbytes} bytes declared")
     planes = np.frombuffer(raw, np.uint8).reshape(out.itemsize, -1)
     np.copyto(out.reshape(-1).view(np.uint8).reshape(-1, out.itemsize), planes.T)
