@@ -162,24 +162,25 @@ class ChipDataModule(SplitDataModule):
     def prepare(self, batch: dict[str, Any], training: ChipLoader | None = None) -> dict[str, Tensor]:
         """Turn a ``ChipLoader`` batch into what the task gets; augmented if ``training`` yielded it last."""
         preprocess = self.preprocess.to(batch[self.image.name].device)
-        images, known = {}, {}
+        images, known, valid = {}, {}, {}
         for name, array in (("image", self.image), *((array.name, array) for array in self.contexts)):
-            images[name], known[name] = preprocess(batch[array.name])
+            images[name], known[name], valid[name] = preprocess.channelwise(batch[array.name])
         stored = [array.name for array in self.manifest.arrays if array.role == "valid"]
         if stored:  # as in evaluation, they alone say where the input is valid
-            known["image"] = torch.stack([batch[name] != 0 for name in stored]).all(0)
+            valid["image"] = torch.stack([batch[name] != 0 for name in stored]).all(0)
+            images["image"] = images["image"] * valid["image"][:, None]
         label = batch[self.label.name].to(torch.int64)
         mask = label if self.label.role == "mask" else None
         if mask is not None:
-            unlabelled = ~known["image"] | (mask == self.manifest.task.ignore_index)
+            unlabelled = ~valid["image"] | (mask == self.manifest.task.ignore_index)
             mask = torch.where(unlabelled, IGNORE, mask)
         if training is not None and self.augment is not None:
             if preprocess.partial or stored:  # a band without data stays without
-                known = {name: valid[:, None] & (images[name] != 0) for name, valid in known.items()}
+                valid = {name: known[name] & pixels[:, None] for name, pixels in valid.items()}
             sampler = training.sampler
-            images, known, mask = augment(
+            images, valid, mask = augment(
                 images,
-                known,
+                valid,
                 mask,
                 options=self.augment,
                 seed=self.seed,
@@ -188,8 +189,8 @@ class ChipDataModule(SplitDataModule):
                 orbits=self.orbits,
             )
         kind = {"label": label} if mask is None else {"mask": mask}
-        valid = known["image"] if known["image"].ndim == 3 else known["image"].any(1)
-        return {**images, **kind, "valid": valid, "index": batch["index"]}
+        pixels = valid["image"] if valid["image"].ndim == 3 else valid["image"].any(1)
+        return {**images, **kind, "valid": pixels, "index": batch["index"]}
 
 
 def orbit_channels(names: Sequence[str]) -> list[list[int]]:

@@ -247,6 +247,12 @@ class Preprocess(nn.Module):
             float32 (B, C', H, W), 0 where a channel has no data and never NaN; and bool (B, H, W), True where every
             band that was used has data (``partial``: where any has).
         """
+        x, _, valid = self.channelwise(image)
+        return x, valid
+
+    @torch.no_grad()
+    def channelwise(self, image: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """As ``forward``, with bool (B, C', H, W) in between: where each channel has data."""
         stored, good = self._read(image)
         physical = (stored * self.scale + self.offset).to(torch.float32)
         x = torch.stack(
@@ -259,7 +265,7 @@ class Preprocess(nn.Module):
             x = standardize_per_chip(x, known)
         if self.clip is not None:
             x = x.clamp(*self.clip)
-        return torch.where(known, x, 0.0), good.any(1) if self.partial else good.all(1)
+        return torch.where(known, x, 0.0), known, good.any(1) if self.partial else good.all(1)
 
     def missing_share(self, image: Tensor) -> Tensor:
         """float32 (B,): the share of pixels without data in the band of each chip that misses most, 0…1."""

@@ -213,3 +213,29 @@ def test_a_stored_mask_of_validity_alone_decides(tiny_dataset):
     batch = data.prepare(next(iter(data.loader("val"))))
     assert (batch["mask"][:, :, 0] == 255).all() and (batch["mask"][:, :, 1:] == 1).all()
     assert (batch["image"][:, 1] == 0).all()
+
+
+def half_valid(rng, header):
+    image = rng.integers(1, 200, (2, 16, 16)).astype(np.uint8)
+    valid = (np.arange(16) > 7) * np.ones((16, 1))
+    return {"image": image, "valid": valid.astype(np.uint8), "mask": np.ones((16, 16), np.uint8)}
+
+
+@pytest.mark.parametrize("augment", [None, AugmentOptions(gain=0.5, bias=5.0)])
+def test_pixels_that_a_stored_mask_calls_invalid_are_zero_as_in_evaluation(tiny_dataset, augment):
+    bands = (Band(name="a"), Band(name="b"))
+    folder = tiny_dataset(name="half", shape=(2, 16, 16), dtype="uint8", bands=bands, valid=True, make=half_valid)
+    data = module(folder, augment, normalization="manifest")
+    data.trainer = SimpleNamespace(global_rank=0, world_size=1, training=True)
+    image = data.on_after_batch_transfer(next(iter(data.train_dataloader())))["image"]
+    assert (image[..., :8] == 0).all() and (image[..., 8:] != 0).any()
+
+
+def test_a_value_that_is_normalised_to_zero_is_augmented_too(tiny_dataset):
+    folder = tiny_dataset(name="partial", shape=(2, 16, 16), dtype="uint8", bands=ORBITS, make=one_orbit)
+    preprocess = Preprocess(ORBITS, normalization="manifest", mean=[5, 0], std=[1, 1], partial=True)
+    data = ChipDataModule(folder, 2, preprocess, AugmentOptions(bias=1.0))
+    data.trainer = SimpleNamespace(global_rank=0, world_size=1, training=True)
+    batch = next(iter(data.train_dataloader()))
+    plain, found = data.prepare(batch)["image"][:, 0, 1:], data.on_after_batch_transfer(batch)
+    assert (plain == 0).any() and (found["image"][:, 0, 1:] != plain).all() and found["valid"][:, 1:].all()
