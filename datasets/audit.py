@@ -165,7 +165,9 @@ def _footprints(chips: Chips) -> Check:
             counts = _involved(chips, np.stack([one, other], axis=1), seen)
     stated = f"guard distance {guard:g} m" + ("" if manifest.guard_distance_m else " (none is stated)")
     compared = f"{stated}, {int(known.sum())} of {len(chips)} chips have a georeference"
-    return _result(name, title, _found(counts, chips, compared), pairs, chips=counts, found=total)
+    check = _result(name, title, _found(counts, chips, compared), pairs, chips=counts, found=total)
+    comparable = all(known[first].any() and known[second].any() for first, second in _split_pairs(chips))
+    return check if pairs or comparable else check.model_copy(update={"status": "not-checkable"})
 
 
 def _equal_chips(chips: Chips) -> tuple[Check, Check]:
@@ -197,7 +199,10 @@ def _overlaps(chips: Chips, seen: Scan) -> Check:
     pairs, numbers, done = [], [], set()
     candidates = overlap_candidates(seen.prints, chips.split)
     for a, b, row, column, _ in candidates[:MAX_CONFIRMED]:
-        if (a, b) not in done and (size := exact_overlap(chips.read(a), chips.read(b), row, column)):
+        if (a, b) in done:
+            continue
+        one, two = chips.read(a), chips.read(b)
+        if size := exact_overlap(one, two, row, column, (chips.missing(a, one), chips.missing(b, two))):
             done.add((a, b))
             numbers.append((a, b))
             detail = f"{size} equal pixels at an offset of {row} rows and {column} columns"
@@ -222,11 +227,12 @@ def _seams(chips: Chips, seen: Scan) -> Check:
     if limit.correlation > MAX_LIMIT:
         why = f"edges of {length} px are too short to tell neighbours among {_number(comparisons)} pairs from chance"
         return _unchecked(name, title, why)
-    found = []
+    found, dropped = [], 0
     for first, second in splits:
         for side, other in SIDES:
-            for i, j, r in seams(features[side].take(first), features[other].take(second), limit):
-                found.append((r, int(first[i]), int(second[j]), side))
+            pairs, ambiguous = seams(features[side].take(first), features[other].take(second), limit)
+            found += [(r, int(first[i]), int(second[j]), side) for i, j, r in pairs]
+            dropped += ambiguous
     found = _not_far(chips, sorted(found, key=lambda item: (-item[0], item[1:])))
     counts = _involved(chips, [(a, b) for _, a, b, _ in found])
     pairs = [
@@ -237,7 +243,10 @@ def _seams(chips: Chips, seen: Scan) -> Check:
         f"{_number(comparisons)} pairs of edges of {length} px compared, where a correlation of texture above "
         f"{limit.correlation:.2f} is no chance"
     )
-    return _result(name, title, _found(counts, chips, compared), pairs, chips=counts)
+    if dropped:
+        compared += f"; {_number(dropped)} pairs more are of edges with many partners: a pattern, or many dates"
+    check = _result(name, title, _found(counts, chips, compared), pairs, chips=counts)
+    return check if pairs or not dropped else check.model_copy(update={"status": "not-checkable"})
 
 
 def _not_far(chips: Chips, found: list[tuple[float, int, int, str]]) -> list[tuple[float, int, int, str]]:
@@ -274,7 +283,8 @@ def _blank(chips: Chips, seen: Scan) -> Check:
 
 
 def _near_duplicates(chips: Chips, seen: Scan) -> Check:
-    candidates = near_hashes(seen.looks)
+    showing = np.flatnonzero(~seen.blank)
+    candidates = showing[near_hashes(seen.looks[showing])]
     if len(candidates):
         candidates = candidates[chips.split[candidates[:, 0]] != chips.split[candidates[:, 1]]]
     alike = []

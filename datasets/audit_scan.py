@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -48,6 +49,11 @@ class Chips:
     def read(self, chip: int) -> np.ndarray:
         """One chip's image (C, H, W) in its native dtype."""
         return self.shards[self.shard[chip]].read(self.image.name, int(self.row[chip]))
+
+    def missing(self, chip: int, stored: np.ndarray) -> np.ndarray:
+        """bool (H, W): where any band of a chip that was read has no data."""
+        rows, shard = [int(self.row[chip])], self.shards[self.shard[chip]]
+        return np.isnan(_with_nan(stored[None], shard, rows, self.manifest, self.image)[0]).any(axis=0)
 
     def column(self, what: str) -> np.ndarray:
         """A per-chip property of the shards (``transform``, ``checksum_image``, …), over all chips."""
@@ -123,7 +129,8 @@ def scan(chips: Chips, progress=None) -> Scan:
             parts += [(start + i, *fingerprint(chip)) for i, chip in zip(rows, stored, strict=True)]
             labels = shard.read_many(label.name, rows)
             if label.role == "target":
-                labelled[at] = np.isfinite(labels).reshape(len(rows), -1).any(axis=1)
+                known = np.isfinite(_with_nan(labels, shard, rows, manifest, label))
+                labelled[at] = known.reshape(len(rows), -1).any(axis=1)
             else:
                 labelled[at] = (labels != manifest.task.ignore_index).reshape(len(rows), -1).any(axis=1)
                 counts[chips.split[start]] += np.bincount(labels.reshape(-1), minlength=256)
@@ -133,7 +140,7 @@ def scan(chips: Chips, progress=None) -> Scan:
     return Scan(edges, Fingerprints.join(parts), looks, blank, labelled, counts)
 
 
-def _with_nan(stored: np.ndarray, shard: Shard, rows: range, manifest: Manifest, image: Array) -> np.ndarray:
+def _with_nan(stored: np.ndarray, shard: Shard, rows: Sequence[int], manifest: Manifest, image: Array) -> np.ndarray:
     """float32 (N, C, H, W) in stored units, NaN where nodata or not valid."""
     values = stored.astype(np.float32)
     for b, band in enumerate(image.bands):

@@ -87,9 +87,9 @@ def overlap_candidates(prints: Fingerprints, split: np.ndarray) -> list[tuple[in
     """
     order = np.argsort(prints.hash, kind="stable")
     ordered = prints.hash[order]
-    starts = np.flatnonzero(np.append(True, ordered[1:] != ordered[:-1])) if len(ordered) else np.zeros(0, int)
+    starts = np.flatnonzero(np.append(True, ordered[1:] != ordered[:-1])[: len(ordered)])
     votes: Counter[tuple[int, int, int, int]] = Counter()
-    for start, stop in zip(starts, np.append(starts[1:], len(ordered)), strict=True):
+    for start, stop in zip(starts, np.append(starts[1:], len(ordered))[: len(starts)], strict=True):
         if not 2 <= stop - start <= MAX_GROUP:
             continue
         members = order[start:stop]
@@ -105,16 +105,27 @@ def overlap_candidates(prints: Fingerprints, split: np.ndarray) -> list[tuple[in
     return [(*key, n) for key, n in sorted(votes.items(), key=lambda item: (-item[1], item[0]))]
 
 
-def exact_overlap(a: np.ndarray, b: np.ndarray, row_offset: int, column_offset: int) -> int:
+def exact_overlap(
+    a: np.ndarray,
+    b: np.ndarray,
+    row_offset: int,
+    column_offset: int,
+    missing: tuple[np.ndarray, np.ndarray] | None = None,
+) -> int:
     """Pixels that chips a and b (C, H, W) share at this offset; 0 when they differ or are too few to be evidence.
 
-    Where one value fills more than three quarters of every band (saturated or without data), equality is chance.
+    Where one value fills more than three quarters of every band (saturated), equality is chance. ``missing``: bool
+    (H, W) of either chip, True where it has no data; such pixels neither agree nor differ.
     """
     height, width = a.shape[1:]
     top, left = max(row_offset, 0), max(column_offset, 0)
     bottom, right = min(height, height + row_offset), min(width, width + column_offset)
-    one = a[:, top:bottom, left:right]
-    two = b[:, top - row_offset : bottom - row_offset, left - column_offset : right - column_offset]
+    here = np.s_[..., top:bottom, left:right]
+    there = np.s_[..., top - row_offset : bottom - row_offset, left - column_offset : right - column_offset]
+    one, two = a[here], b[there]
+    if missing is not None:
+        both = ~(missing[0][here] | missing[1][there])
+        one, two = one[:, both], two[:, both]
     size = one[0].size
     if size < MIN_OVERLAP_PX or not np.array_equal(one, two, equal_nan=one.dtype.kind == "f"):
         return 0
@@ -156,12 +167,16 @@ def near_hashes(hashes: np.ndarray) -> np.ndarray:
 
 
 def likeness(a: np.ndarray, b: np.ndarray) -> float:
-    """Least correlation over the bands of two chips (C, H, W), over pixels finite in both; 0 where constant."""
+    """Least correlation over the bands of two chips (C, H, W), over pixels finite in both.
+
+    A band that is constant in both says nothing; one that is constant in one of them counts as 0.
+    """
     result = []
     for one, two in zip(np.asarray(a, np.float64), np.asarray(b, np.float64), strict=True):
         both = np.isfinite(one) & np.isfinite(two)
         one, two = one[both] - one[both].mean() if both.any() else one[both], two[both]
         two = two - two.mean() if two.size else two
-        norm = np.sqrt((one @ one) * (two @ two))
-        result.append(float(one @ two / norm) if norm > 0 else 0.0)
-    return min(result)
+        first, second = one @ one, two @ two
+        if first > 0 or second > 0:
+            result.append(float(one @ two / np.sqrt(first * second)) if first > 0 and second > 0 else 0.0)
+    return min(result, default=0.0)

@@ -18,7 +18,6 @@ line pass unseen.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -104,13 +103,17 @@ def _smooth(values: np.ndarray, kernel: np.ndarray) -> np.ndarray:
 def correlation(first: EdgeFeatures, second: EdgeFeatures) -> np.ndarray:
     """float32 (N,): mean over the bands of the correlation of edge n with edge n, over the pixels that both have.
 
-    0 for a band in which less than half of the line is valid in both.
+    A band in which less than half of the line is valid in both is left out. Fisher's z of the mean of k of B bands is
+    multiplied by sqrt(k / B): fewer bands agree more easily by chance, and one limit holds for all.
     """
     both = first.valid & second.valid
     product = (first.texture * second.texture).sum(-1)
     norm = np.sqrt((first.texture**2 * both).sum(-1) * (second.texture**2 * both).sum(-1))
     usable = (both.mean(-1) >= MIN_VALID) & (norm > 0)
-    return np.where(usable, product / np.where(usable, norm, 1), 0).mean(-1)
+    bands = usable.sum(-1)
+    mean = np.where(usable, product / np.where(usable, norm, 1), 0).sum(-1) / np.maximum(bands, 1).astype(np.float32)
+    share = np.sqrt(bands / usable.shape[-1]).astype(np.float32)
+    return np.where(share < 1, np.tanh(np.arctanh(np.clip(mean, -0.9999, 0.9999)) * share), mean)
 
 
 def seam_limit(sides: dict[str, EdgeFeatures], comparisons: int, seed: int = 0) -> SeamLimit | None:
@@ -132,19 +135,24 @@ def seam_limit(sides: dict[str, EdgeFeatures], comparisons: int, seed: int = 0) 
     return SeamLimit(sd, max(MIN_CORRELATION, float(np.tanh(z))))
 
 
-def seams(first: EdgeFeatures, second: EdgeFeatures, limit: SeamLimit) -> Iterator[tuple[int, int, float]]:
+def seams(first: EdgeFeatures, second: EdgeFeatures, limit: SeamLimit) -> tuple[list[tuple[int, int, float]], int]:
     """Pairs (i, j, correlation) of edges that continue each other, i from ``first`` and j from ``second``.
 
     One matrix product over blocks of edges finds candidates; only they are compared pixel by valid pixel. An edge with
-    more than three partners is a pattern, not a neighbour, and yields none.
+    more than three partners is a pattern, or one place on many dates: such pairs are only counted.
+
+    Returns:
+        The pairs, and the number of pairs above the limit that were left out.
     """
     n, m, bands = len(first), len(second), first.texture.shape[1]
     flat = second.texture.reshape(m, -1).T / bands
-    found = []
+    found, dropped = [], 0
+    # A band that an edge lacks is 0 in its texture, and lowers the rough value more than the true one.
+    lacking = np.sqrt(min(_share_of_bands(first), _share_of_bands(second)))
     for rows in np.array_split(np.arange(n), max(1, n * m // 8_000_000)):
         rough = first.texture[rows].reshape(len(rows), -1) @ flat
         # Where half of one edge is fill, the rough value is at least about two thirds of the true one.
-        i, j = np.nonzero(rough >= 0.6 * limit.correlation)
+        i, j = np.nonzero(rough >= 0.6 * lacking * limit.correlation)
         for part in np.array_split(np.arange(len(i)), max(1, len(i) // 20_000)):
             r = correlation(first.take(rows[i[part]]), second.take(j[part]))
             for at in np.flatnonzero(r >= limit.correlation):
@@ -153,9 +161,15 @@ def seams(first: EdgeFeatures, second: EdgeFeatures, limit: SeamLimit) -> Iterat
                 if len(others) > MAX_PARTNERS:
                     runner_up = np.partition(others, -MAX_PARTNERS)[-MAX_PARTNERS]
                     if np.arctanh(min(r[at], 0.9999)) - np.arctanh(min(runner_up, 0.9999)) < MARGIN_SD * limit.sd:
+                        dropped += 1
                         continue
                 found.append((int(rows[row]), column, float(r[at])))
     partners = [np.bincount([pair[side] for pair in found], minlength=max(n, m)) for side in (0, 1)] if found else []
-    for i, j, r in found:
-        if partners[0][i] <= MAX_PARTNERS and partners[1][j] <= MAX_PARTNERS:
-            yield i, j, r
+    kept = [(i, j, r) for i, j, r in found if partners[0][i] <= MAX_PARTNERS and partners[1][j] <= MAX_PARTNERS]
+    return kept, dropped + len(found) - len(kept)
+
+
+def _share_of_bands(edges: EdgeFeatures) -> float:
+    """Least share of bands that an edge with texture has; 1 where every edge has all or none."""
+    bands = edges.valid.any(-1).sum(-1)
+    return float(bands[bands > 0].min(initial=edges.texture.shape[1])) / edges.texture.shape[1]

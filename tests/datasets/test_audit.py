@@ -184,6 +184,60 @@ def test_chips_cut_side_by_side_are_found_in_every_direction_though_each_is_stre
     assert "2 of 12 chips of test (against train), 1 of 12 chips of test (against val)" in check.message
 
 
+@pytest.mark.parametrize("lacking", [1, 2])
+def test_neighbours_are_found_although_a_band_is_missing_in_one_or_both(tmp_path, lacking):
+    splits, wide = clean(1), texture(np.random.default_rng(9), SIZE, 2 * SIZE)
+    pair = [wide[..., :SIZE].copy(), wide[..., SIZE:].copy()]
+    for image in pair[:lacking]:
+        image[1] = 0
+    splits["train"][2].image, splits["test"][4].image = pair
+    assert audit(publish(tmp_path, DataSet(splits))).check("seams").found == 1
+
+
+@pytest.mark.parametrize(("dates", "expected"), [(3, "fail"), (5, "not-checkable")])
+def test_one_place_on_many_dates_does_not_pass(tmp_path, dates, expected):
+    rng, splits = np.random.default_rng(3), clean(1)
+    wide = texture(rng, SIZE, 2 * SIZE).astype(float)
+    for k in range(dates):
+        seen = np.clip(wide + rng.normal(0, 6, wide.shape), 1, 255).astype(np.uint8)
+        splits["train"][k].image, splits["test"][k].image = seen[..., :SIZE], seen[..., SIZE:]
+    check = audit(publish(tmp_path, DataSet(splits))).check("seams")
+    assert check.status == expected
+    assert expected == "fail" or "many dates" in check.message
+
+
+@pytest.mark.parametrize("shift", [0, 20])
+def test_an_overlap_is_found_although_a_chip_has_no_data_in_part_of_it(tmp_path, shift):
+    splits, ground = clean(1), texture(np.random.default_rng(3), 2 * SIZE, 2 * SIZE)
+    splits["train"][0].image = ground[:, :SIZE, :SIZE].copy()
+    splits["train"][0].image[..., -10:] = 0
+    splits["test"][0].image = ground[:, shift : shift + SIZE, shift : shift + SIZE]
+    check = audit(publish(tmp_path, DataSet(splits))).check("overlaps")
+    assert [pair.first for pair in check.pairs] == ["train/train-000"]
+    assert check.pairs[0].detail.startswith(f"{(SIZE - shift) * (SIZE - shift - 10)} equal pixels")
+
+
+def test_footprints_are_not_checkable_where_no_two_splits_are_placed(tmp_path):
+    splits = clean(n=3)
+    for at, chip in enumerate(splits["train"]):
+        chip.transform = (10.0, 0.0, 500_000.0 + 20_000 * at, 0.0, -10.0, 5_000_000.0)
+    assert audit(publish(tmp_path, DataSet(splits, crs="EPSG:32633", guard_m=100.0))).check("footprints").status == (
+        "not-checkable"
+    )
+
+
+def test_chips_too_small_for_a_fingerprint_are_audited(tmp_path):
+    splits = {split: [Chip(texture(np.random.default_rng(0), 4, 4))] for split in ("train", "test")}
+    assert audit(publish(tmp_path, DataSet(splits))).check("equal-chips").status == "fail"
+
+
+def test_near_duplicates_are_found_although_a_band_is_constant(tmp_path):
+    splits, image = clean(1), texture(np.random.default_rng(3))
+    image[1] = 7
+    splits["train"][0].image, splits["test"][0].image = image, image // 2 + 1
+    assert audit(publish(tmp_path, DataSet(splits))).check("near-duplicates").found == 1
+
+
 @pytest.mark.parametrize(("metres", "expected"), [(2_000, "fail"), (200_000, "pass")])
 def test_edges_that_look_alike_are_no_seam_where_the_map_says_so(tmp_path, metres, expected):
     splits, wide = clean(1), texture(np.random.default_rng(5), SIZE, 2 * SIZE)
@@ -203,8 +257,8 @@ def test_fill_and_a_common_step_are_no_seam():
     features = edge_features(edges[order])
     limit = seam_limit(dict.fromkeys(("top", "bottom", "left", "right"), features), 400 * 400)
     halves = features.take(np.arange(200)), features.take(np.arange(200, 400))
-    assert list(seams(*halves, limit)) == []
-    assert [(i, j) for i, j, _ in seams(features.take(np.arange(5)), features, limit)] == [(k, k) for k in range(5)]
+    assert seams(*halves, limit) == ([], 0)
+    assert [(i, j) for i, j, _ in seams(features.take(np.arange(5)), features, limit)[0]] == [(k, k) for k in range(5)]
 
 
 def test_two_swath_edges_at_one_place_do_not_correlate():
@@ -229,7 +283,7 @@ def test_an_edge_like_too_many_others_is_a_pattern_and_no_seam():
     features = edge_features(edges)
     limit = seam_limit(dict.fromkeys(("top", "bottom", "left", "right"), features), 300 * 300)
     first, second = features.take(np.arange(100)), features.take(np.arange(100, 300))
-    assert list(seams(first, second, limit)) == []
+    assert seams(first, second, limit) == ([], 10)
 
 
 def test_edges_without_texture_are_not_compared():
