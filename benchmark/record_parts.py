@@ -13,7 +13,7 @@ BandName = Annotated[str, Field(min_length=1, max_length=64)]
 Words = Annotated[str, Field(max_length=500)]
 Text = Annotated[str, Field(max_length=20_000)]
 MetricKey = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]{0,40}(:.{1,64})?$")]
-Positive = Annotated[float, Field(gt=0)]
+Positive = Annotated[float, Field(gt=0, le=1e12)]
 Levels = Annotated[tuple[Count, ...], Field(min_length=256, max_length=256)]
 
 

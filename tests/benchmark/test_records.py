@@ -184,6 +184,8 @@ def test_the_published_schema_accepts_a_record(stored):
         (("task",), "harmonization", "lack the headline 'psnr'"),
         (("classes",), [], "at least two"),
         (("bands",), ["red"], "bands belong to a harmonization"),
+        (("speed",), dict(chips_per_s=1e300, mpx_per_s=1, device="", threads=1, precision="fp32", batch=1),
+         "/speed/chips_per_s: .* less than or equal to 1000000000000"),
         (("units", 0, "sums"), {"error": [1.0]}, "either a confusion matrix or sums"),
         (("units", 0, "confusion"), [], "either a confusion matrix or sums"),
         (("calibration", "hit", 7), 10**6, "calibration: .* answers in the histogram, the units have"),
