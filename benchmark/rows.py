@@ -190,7 +190,7 @@ def _row(key: str, results: list[Result]) -> Row:
     first = results[0]
     found = estimates(first.task, first.names, counts_of(results))
     cells = {k: Cell(metrics.none(e.mean), _finite(e.sd), as_metric(e).interval) for k, e in found.items()}
-    for extra in first.metrics.keys() - found.keys():
+    for extra in sorted(first.metrics.keys() - found.keys()):
         values = np.array(
             [np.nan if (m := r.metrics.get(extra)) is None or m.value is None else m.value for r in results]
         )

@@ -115,6 +115,13 @@ def test_an_unmeasured_figure_is_none_and_no_mean_of_the_rest():
     assert row.metrics["ece"].mean == pytest.approx(0.2) and row.metrics["ece"].sd == pytest.approx(0.2 / 2**0.5)
 
 
+def test_figures_beyond_the_protocols_stand_in_the_order_of_their_names():
+    extra = {f"extra_{letter}": {"value": 0.5} for letter in "hgfedcba"}
+    raw = record().model_dump(mode="json", exclude={"id"})
+    (row,) = rows([make_result(**{**raw, "metrics": {**raw["metrics"], **extra}})])
+    assert [key for key in row.metrics if key in extra] == sorted(extra)
+
+
 def test_collect_reads_run_folders_and_committed_records(tmp_path):
     write_result(tmp_path / "runs" / "unet" / "seed0" / "test" / "result.json", record())
     (tmp_path / "runs" / "unet" / "seed0" / "run.json").write_text("{}")
