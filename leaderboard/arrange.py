@@ -96,7 +96,7 @@ def _table(
     return Table(
         anchor,
         table.split,
-        any(is_leaky(r.row) for r in placed),
+        any(is_leaky(r.row) for r in placed if r.entry.house),
         first.task,
         tuple(listed),
         axis,

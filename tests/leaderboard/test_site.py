@@ -210,6 +210,14 @@ def test_a_note_about_a_leak_marks_the_table(records, tmp_path):
     assert "LEAKY SPLIT" in html and "Leaky split: its chips share ground with training" in html
 
 
+def test_what_a_submitter_says_about_leaks_marks_no_table(records, tmp_path):
+    records.save(tmp_path / "records", records.simulated())
+    words = "nothing can leak from training"
+    records.submit(tmp_path / "records", "claimed", label="Clean net", model="net", note=words, **records.demo())
+    html = build_site(tmp_path / "records", tmp_path / "site").read_text()
+    assert words in html and "LEAKY SPLIT" not in html
+
+
 def test_colours_have_enough_contrast(page_path):
     def luminance(colour: str) -> float:
         colour = colour[1:] if len(colour) == 7 else "".join(2 * c for c in colour[1:])
