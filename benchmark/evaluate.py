@@ -8,6 +8,7 @@ kept are the integers or sums of each unit (scene, event, block or location). Th
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -38,6 +39,7 @@ from .records import (
     Speed,
     Unit,
     make_result,
+    read_result,
     write_result,
 )
 from .scores import (
@@ -76,8 +78,10 @@ def evaluate_run(run: str | Path, split: str, *, dataset: str | Path | None = No
         run: a run folder as ``tidemark train`` leaves it.
         split: name of the split.
         dataset: version folder of the data to score on; None: where the run says. Data that the run has not seen must
-            have the same bands and classes, and its results lie in ``<run>/on-<name>-<version>/<split>``.
-        speed: also measure end-to-end throughput of the run's weights.
+            have the same bands and classes, and its results lie in ``<run>/on-<name>-<version>/<split>``; predictions
+            there of an earlier build of the data are made again.
+        speed: also measure end-to-end throughput of the run's weights; what was measured before for the same
+            predictions is kept without.
 
     Returns:
         ``<run>/<split>/result.json``; ``confusion.parquet`` lies beside it.
@@ -88,13 +92,9 @@ def evaluate_run(run: str | Path, split: str, *, dataset: str | Path | None = No
         WeightsError: the weights do not fit the data.
     """
     run, info = Path(run), read_run(run)
-    folder, place = info.dataset.folder, run / split
-    if dataset is not None:
-        folder, manifest = Path(dataset), load_manifest(dataset)
-        if manifest.content_sha256 != info.dataset.content_sha256:
-            place = run / f"on-{manifest.name}-{manifest.version}" / split
-    predictions, measured = place / PREDICTIONS_NAME, None
-    if not predictions.exists():
+    folder, place = placed(run, split, dataset)
+    predictions, path = place / PREDICTIONS_NAME, place / RESULT_NAME
+    if not predictions.exists() or (place != run / split and _outdated(predictions, folder)):
         if info.weights_sha256 is None:
             raise InputError(
                 f"no predictions for {split!r} and no weights to make them from",
@@ -109,9 +109,40 @@ def evaluate_run(run: str | Path, split: str, *, dataset: str | Path | None = No
         from .speed import measure_speed
 
         measured = measure_speed(run, split, folder)
+    else:
+        measured = _speed_before(path, scored)
     result = _record_of_run(scored, info, (run / CONFIG_NAME).read_text(encoding="utf-8"), measured)
-    write_result(place / RESULT_NAME, result)
-    return place / RESULT_NAME
+    write_result(path, result)
+    return path
+
+
+def placed(run: str | Path, split: str, dataset: str | Path | None = None) -> tuple[Path, Path]:
+    """The version folder that a run is scored on, and the folder of the predictions and the record; see `evaluate_run`.
+
+    Raises:
+        FormatError: no finished run, or no data set there.
+    """
+    run, own = Path(run), read_run(run).dataset
+    if dataset is None:
+        return own.folder, run / split
+    other = load_manifest(dataset)
+    if all(getattr(other, key) == getattr(own, key) for key in ("name", "version", "content_sha256")):
+        return Path(dataset), run / split
+    return Path(dataset), run / f"on-{other.name}-{other.version}" / split
+
+
+def _outdated(predictions: Path, folder: Path) -> bool:
+    """Whether the data were built anew, under the same name and version, since they were predicted."""
+    return Predictions(predictions).content_sha256 != load_manifest(folder).content_sha256
+
+
+def _speed_before(path: Path, scored: Scored) -> Speed | None:
+    """What was measured for the record of the very same predictions, if anything."""
+    with suppress(FormatError):
+        before = read_result(path)
+        if before.predictions_sha256 == scored.predictions_sha256:
+            return before.speed
+    return None
 
 
 def score(predictions: str | Path, folder: str | Path, split: str, *, confusion_path: Path | None = None) -> Scored:

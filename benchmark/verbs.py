@@ -31,7 +31,7 @@ def evaluate(
     if examples:
         from ..leaderboard.examples import write_examples
 
-        for png in write_examples(run, split, result.parent, examples):
+        for png in write_examples(run, split, result.parent, examples, dataset=dataset):
             print(png)
 
 

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from ..benchmark import reflectance
 from ..benchmark.counting import UnitCounts, count_chip, invalid_pixels, labelled_chips, sum_chip, target_chips
-from ..benchmark.evaluate import kind_of
+from ..benchmark.evaluate import kind_of, placed
 from ..benchmark.figures import Counts
 from ..benchmark.records import HEADLINE
 from ..benchmark.scores import unit_scores
@@ -37,7 +37,7 @@ class Scored:
 
 
 def write_examples(
-    run: str | Path, split: str, out: str | Path, n: int = 3, *, root: str | Path | None = None
+    run: str | Path, split: str, out: str | Path, n: int = 3, *, dataset: str | Path | None = None
 ) -> list[Path]:
     """Draw the worst scenes of a run and, for n > 1, the median one: of each the chip with the greatest error.
 
@@ -46,11 +46,11 @@ def write_examples(
     never depends on chance.
 
     Args:
-        run: a run folder that holds ``<split>/predictions.h5``.
+        run: a run folder that has been evaluated on the split.
         split: name of the split.
         out: folder for ``example-<split>-<i>-<worst|poor|median>-<scene>~<chip id>.png``; older ones of the split go.
         n: how many scenes, from 1 to 20.
-        root: folder of all data sets, where it is not where the run says.
+        dataset: version folder of the data, as `evaluate_run` was given it; None: where the run says.
 
     Raises:
         InputError: n out of range, or a split without any scored pixel.
@@ -58,10 +58,10 @@ def write_examples(
     """
     if not 1 <= n <= 20:
         raise InputError(f"{n} example maps, expected 1 to 20")
-    run, out, info = Path(run), Path(out), read_run(run)
-    folder = (Path(root) / info.dataset.name / info.dataset.version) if root is not None else info.dataset.folder
+    out, info = Path(out), read_run(run)
+    folder, place = placed(run, split, dataset)
     manifest, shards = open_split(folder, split)
-    predictions = Predictions(run / split / PREDICTIONS_NAME)
+    predictions = Predictions(place / PREDICTIONS_NAME)
     predictions.check(manifest, split, [chip for shard in shards for chip in shard.chip_ids])
     chosen = _choose(list(_scored(manifest, shards, predictions)), manifest, n)
     if not chosen:

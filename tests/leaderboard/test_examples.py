@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import io
+import shutil
 from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
+from tidemark.cli import app
 from tidemark.datasets.reader import open_split
 from tidemark.datasets.spec import Array, Band, ClassDef
 from tidemark.errors import FormatError, InputError
@@ -15,6 +17,7 @@ from tidemark.leaderboard.examples import write_examples
 from tidemark.leaderboard.panels import RIGHT, WRONG, error_map, example_map, reflectance_map, stretch
 from tidemark.models.predictions import write_predictions
 from tidemark.models.runs import RunInfo, dataset_of, provenance, write_run
+from typer.testing import CliRunner
 
 WATER = (ClassDef(id=0, name="dry $x$", color="#d9cfa6"), ClassDef(id=1, name="water", color="#1f6fb4"))
 
@@ -126,8 +129,25 @@ def test_predictions_of_other_data_and_silly_numbers_are_refused(tiny_dataset, t
     with pytest.raises(InputError, match="0 example maps"):
         write_examples(run, "test", tmp_path, 0)
     other = tiny_dataset(chips=4)
+    with pytest.raises(FormatError, match="on-tiny-1.0.0/test/predictions.h5: no predictions here"):
+        write_examples(run, "test", tmp_path, 3, dataset=other)
+    place = run / "on-tiny-1.0.0" / "test"
+    place.mkdir(parents=True)
+    shutil.copy(run / "test" / "predictions.h5", place)
     with pytest.raises(FormatError, match="content_sha256"):
-        write_examples(run, "test", tmp_path, 3, root=other.parents[1])
+        write_examples(run, "test", tmp_path, 3, dataset=other)
+
+
+def test_examples_of_another_data_set_show_its_chips(tiny_dataset, tmp_path):
+    run = make_run(tmp_path / "run", tiny_dataset(chips=5), wrong_rows)
+    other = tiny_dataset(name="other", chips=2)
+    there = make_run(tmp_path / "there", other, wrong_rows)
+    shutil.copytree(there / "test", run / "on-other-1.0.0" / "test")
+    drawn = CliRunner().invoke(app, ["evaluate", str(run), "--dataset", str(other), "--examples", "1"])
+    assert drawn.exit_code == 0, drawn.output
+    (png,) = (run / "on-other-1.0.0" / "test").glob("*.png")
+    (expected,) = write_examples(there, "test", tmp_path / "expected", 1)
+    assert png.read_bytes() == expected.read_bytes() and not list((run / "test").glob("*.png"))
 
 
 BANDS = ("blue", "green", "red", "nir", "swir1", "swir2")
