@@ -15,7 +15,11 @@ from .schema import Submission
 from .submission import HOUSE, SPLITS
 
 _MARKUP = re.compile(r"<[A-Za-z/!?]|&#|&[A-Za-z]+;|javascript:", re.IGNORECASE)
-_HIDDEN = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u200b-\u200f\u202a-\u202e\u2060-\u2069\ufeff\ufff9-\ufffb]")
+_HIDDEN = re.compile(  # controls, what Unicode lets a renderer ignore, separators of lines, and letters that are blank
+    "[\x00-\x08\x0b-\x1f\x7f-\x9f\xad\u034f\u061c\u115f\u1160\u17b4\u17b5\u180b-\u180f\u200b-\u200f\u2028-\u202e"
+    "\u2060-\u206f\u2800\u3164\ufe00-\ufe0f\ufeff\uffa0\ufff0-\ufffb\U0001bca0-\U0001bca3\U0001d173-\U0001d17a"
+    "\U000e0000-\U000e0fff]"
+)
 
 
 def check_statement(
@@ -40,6 +44,11 @@ def check_statement(
             raise fault(pointer, f"markup ({found[0]!r}) in a text", "write plain text")
         if found := _HIDDEN.search(text):
             raise fault(pointer, f"an invisible character (U+{ord(found[0]):04X}) in a text", "write plain text")
+    named = {"/title": submission.title, "/team": submission.team, "/model/label": submission.model.label}
+    named |= {f"/training_data/{number}": line for number, line in enumerate(submission.training_data)}
+    for pointer, text in named.items():
+        if not text.strip():
+            raise fault(pointer, "is blank")
     if same_team(submission.team, HOUSE):
         raise fault("/team", f"{HOUSE} is the project's own name", "give your own")
     if datetime.fromisoformat(submission.submitted) > (now or datetime.now(UTC)) + timedelta(days=1):
@@ -111,13 +120,15 @@ def _check_data(submission: Submission, board: Sequence[BoardEntry], fault: Any)
         raise fault("/runs/0/records", f"nothing on {' and '.join(missing)}, which the board's rows are scored on")
     for number, run in enumerate(submission.runs):
         for split, record in run.records.items():
-            if split in known:
-                for key, stated, expected in _same_data(record, known[split]):
-                    if stated != expected:
-                        raise fault(
-                            f"/runs/{number}/records/{split}/{key}",
-                            f"found {_short(stated)}, the board's {data.name} {data.version} has {_short(expected)}",
-                        )
+            if split not in known:
+                what = f"the board has no table for this split of {data.name} {data.version}"
+                raise fault(f"/runs/{number}/records/{split}", what, f"submit {' and '.join(sorted(needed))} alone")
+            for key, stated, expected in _same_data(record, known[split]):
+                if stated != expected:
+                    raise fault(
+                        f"/runs/{number}/records/{split}/{key}",
+                        f"found {_short(stated)}, the board's {data.name} {data.version} has {_short(expected)}",
+                    )
 
 
 def _same_data(record: Result, known: Result) -> Iterator[tuple[str, Any, Any]]:

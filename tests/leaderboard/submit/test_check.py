@@ -259,6 +259,13 @@ def test_an_own_correction_supersedes_and_another_teams_row_cannot_be_taken_off(
         ({"note": "a &lt;b"}, "/note: markup"),
         ({"team": "Fen\u202eland"}, r"/team: an invisible character \(U\+202E\)"),
         ({"title": "a\x1b[31mred"}, r"/title: an invisible character \(U\+001B\)"),
+        *(
+            ({"team": f"Tide{letter}mark"}, rf"/team: an invisible character \(U\+{ord(letter):04X}\)")
+            for letter in "\xad\u034f\u061c\u180e\u2028\u2800\u3164\ufe0f\U000e0041\U000e0100"
+        ),
+        ({"team": " \u00a0"}, "/team: is blank"),
+        ({"title": "\n"}, "/title: is blank"),
+        ({"training_data": ["the training split", "\u3000"]}, "/training_data/1: is blank"),
         ({"team": "  tidemark "}, "/team: Tidemark is the project's own name"),
         ({"team": "Ｔｉｄｅｍａｒｋ"}, "/team: Tidemark is the project's own name"),
         ({"artifacts": None}, "/artifacts: nobody can fetch"),
@@ -317,6 +324,26 @@ def test_every_split_that_the_board_scores_must_be_there(copy, forge, house):
 
     forge.edit(folder, drop)
     with pytest.raises(FormatError, match="/runs/0/records: nothing on val, which the board's rows are scored on"):
+        check_statement(statement_of(folder), house)
+
+
+def test_a_split_that_the_board_has_no_table_for_is_refused(copy, forge, house):
+    from tidemark.benchmark.records import make_result
+
+    folder = copy("maps")
+
+    def add(raw):
+        for run in raw["runs"]:
+            record = json.loads(json.dumps(run["records"]["val"]))
+            record["dataset"]["split"] = "gold"
+            del record["id"]
+            run["records"]["gold"] = make_result(**record).model_dump(mode="json")
+            path = f"seed{run['seed']}/gold/predictions.h5"
+            run["predictions"]["gold"] = {**run["predictions"]["val"], "path": path}
+
+    forge.edit(folder, add)
+    match = "/runs/0/records/gold: the board has no table for this split of maps 1.0.0; submit test and val alone"
+    with pytest.raises(FormatError, match=match):
         check_statement(statement_of(folder), house)
 
 
