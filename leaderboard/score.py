@@ -160,8 +160,6 @@ def _differs(stated: Any, found: Any, pointer: str, where: Path) -> FormatError:
 
 def _refuse_copies(submission: Submission, runs: Sequence[VerifiedRun], board: Sequence[BoardEntry]) -> None:
     """The same pixels or tensors in other bytes: digests of content, not of files."""
-    if not submission.model.trained:
-        return
     seen: dict[str, int] = {}
     for run in runs:
         if run.weights_content_sha256 and seen.setdefault(run.weights_content_sha256, run.seed) != run.seed:
@@ -174,6 +172,8 @@ def _refuse_copies(submission: Submission, runs: Sequence[VerifiedRun], board: S
     for entry in board:
         if entry.verification is None or entry.id == submission.id or entry.id in submission.supersedes:
             continue
+        if not (submission.model.trained or entry.submission.model.trained):
+            continue  # what learns nothing gives everybody the same answers
         known = {digest for _, digest in _contents(entry.verification.runs)}
         for pointer, digest in _contents(runs):
             if digest in known:

@@ -179,6 +179,30 @@ def test_the_same_answers_in_other_bytes_under_another_name_are_a_copy(copy, for
         score_submission(thief, lab.data, entries)
 
 
+def untrain(raw):
+    """Say of a packed model that nothing was trained."""
+    raw["model"]["trained"] = False
+    for run in raw["runs"]:
+        for split, record in run["records"].items():
+            record = {**record, "model": {**record["model"], "trained": False}}
+            del record["id"]
+            run["records"][split] = make_result(**record).model_dump(mode="json")
+
+
+@pytest.mark.parametrize("learned", [True, False])
+def test_a_copy_is_found_unless_neither_model_learned_anything(copy, forge, lab, board, learned):
+    original, thief = copy("maps", "original"), copy("maps", "thief")
+    forge.edit(thief, untrain)
+    if not learned:
+        forge.edit(original, lambda raw: (untrain(raw), raw.update(team="Others")))
+    place(board, original, score_submission(original, lab.data))
+    if learned:
+        with pytest.raises(FormatError, match="the content is that of 'A small model' by Fenland Water Lab"):
+            score_submission(thief, lab.data, load_entries(board))
+    else:
+        assert score_submission(thief, lab.data, load_entries(board)).tier == "scored"
+
+
 def test_the_share_of_equal_pixels_leaves_out_what_neither_answers(copy, forge):
     one, other = copy("maps", "one"), copy("maps", "other")
 
