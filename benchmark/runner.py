@@ -98,7 +98,8 @@ def verified_result(job: Job, target: Target) -> Result:
     """
     path = target.place / RESULT_NAME
     result, info = read_result(path), read_run(job.folder)
-    if (result.dataset.content_sha256, result.dataset.split) != (target.content_sha256, target.split):
+    scored_on = (result.dataset.name, result.dataset.version, result.dataset.content_sha256, result.dataset.split)
+    if scored_on != (target.dataset, target.version, target.content_sha256, target.split):
         raise FormatError("scored on other data", where=path)
     if (result.seed, result.model.weights_sha256) != (job.seed, info.weights_sha256):
         raise FormatError("scored for another run", where=path)

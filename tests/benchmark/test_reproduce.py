@@ -111,6 +111,15 @@ def test_a_record_that_was_edited_is_scored_again(table, data, tmp_path, calls):
     assert calls == ["evaluate"] and [r.metrics for r in again.results] == [r.metrics for r in first.results]
 
 
+def test_a_record_of_another_version_with_the_same_pixels_is_scored_again(table, data, tmp_path, calls):
+    make(table, data, tmp_path / "runs")
+    job = plan(load_table(table), "cpu", data, tmp_path / "runs")[0]
+    target = job.targets[0]
+    assert runner.is_verified(job, target)
+    with pytest.raises(FormatError, match="scored on other data"):
+        runner.verified_result(job, replace(target, version="1.0.1"))
+
+
 def test_predictions_that_were_changed_are_made_again_and_not_scored(table, data, tmp_path, calls):
     first, _ = make(table, data, tmp_path / "runs")
     mine, other = one_result(tmp_path).parent, one_result(tmp_path, "all-wet").parent
