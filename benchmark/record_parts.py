@@ -18,7 +18,7 @@ Levels = Annotated[tuple[Count, ...], Field(min_length=256, max_length=256)]
 
 
 def small_json(arguments: dict[str, Any]) -> dict[str, Any]:
-    if len(json.dumps(arguments)) > 10_000:
+    if len(json.dumps(arguments, allow_nan=False)) > 10_000:
         raise ValueError("more than 10 000 characters of arguments")
     return arguments
 
@@ -63,6 +63,8 @@ class Unit(Strict):
     def _adds_up(self) -> Unit:
         if bool(self.confusion) == bool(self.sums):
             raise ValueError("a unit has either a confusion matrix or sums")
+        if self.counts.get("abstained", 0) > self.pixels:
+            raise ValueError(f"{self.counts['abstained']} of {self.pixels} pixels without an answer")
         if self.sums:
             return self
         if any(len(row) != len(self.confusion) for row in self.confusion):

@@ -162,6 +162,7 @@ def test_the_published_schema_accepts_a_record(stored):
     ("keys", "value", "message"),
     [
         (("units", 0, "confusion", 0, 0), 10**6, "/units/0: Value error, .* in the confusion matrix"),
+        (("units", 0, "counts", "abstained"), 10**6, "/units/0: Value error, 1000000 of .* without an answer"),
         (("units", 1, "id"), "scene 0", "unit ids repeat"),
         (("units", 0, "confusion", 0), [1, 2, 3], "not square"),
         (("units", 0, "confusion", 0, 0), -1, "/units/0/confusion/0/0: "),
@@ -209,6 +210,7 @@ def test_a_fault_is_named_with_its_json_pointer(stored, keys, value, message):
     [
         (lambda text: text.replace('"chips": 9', '"chips": NaN'), "NaN is not a JSON number"),
         (lambda text: text.replace('"chips": 9', '"chips": 1e999'), "/chips: |not a result|Infinity"),
+        (lambda text: text.replace('"resnet18"', "1e999"), "/model/arguments: .*not JSON compliant"),
         (lambda text: text[:100], "not valid JSON"),
         (lambda text: "[" * 200_000, "not valid JSON"),
         (lambda text: "[]", "Input should be"),
@@ -237,9 +239,13 @@ def test_figures_that_their_integers_do_not_give_are_found():
     with pytest.raises(FormatError, match="/metrics/iou"):  # an interval where there is none
         invented = {"value": make().headline.value, "interval": {"low": 0, "high": 1, "method": "bootstrap"}}
         check_figures(make(metrics={**make().metrics, "iou": invented}))
-    for key in ("ece", "aurc"):
+    for key, source in (("ece", "calibration"), ("aurc", "confidence")):
         with pytest.raises(FormatError, match=f"/metrics/{key}: .* its integers give"):
             check_figures(make(metrics={**make().metrics, key: {"value": 0.01}}))
+        with pytest.raises(FormatError, match=f"/metrics/{key}: .* its integers give value=None"):
+            check_figures(make(**{source: None}))
+    with pytest.raises(FormatError, match="/metrics/abstained: .* its integers give value=None"):
+        check_figures(make(metrics={**make().metrics, "abstained": {"value": 0}}))
     units = [unit.model_dump() for unit in make().units]
     units[2]["scores"]["iou"] = 0.99
     with pytest.raises(FormatError, match="/units/2/scores/iou"):
