@@ -34,7 +34,6 @@ from .records import (
     Histogram,
     Kind,
     Metric,
-    ModelRef,
     Result,
     Speed,
     Unit,
@@ -292,7 +291,7 @@ def _record_of_run(scored: Scored, info: RunInfo, config: str, speed: Speed | No
         recipe = published(recipe)
     return make_result(
         **record_fields(scored),
-        model=ModelRef(
+        model=dict(
             name=info.model,
             arguments=info.arguments,
             parameters=info.parameters,

@@ -118,7 +118,7 @@ def _run_info(manifest: Manifest, folder: Path, model: str, label: str, seed: in
             provenance=provenance(),
         )
     except ValidationError as error:
-        raise InputError(describe_validation(error), where="the model's name, seed or parameters") from None
+        raise InputError(describe_validation(error), where="the model's name, label, seed or parameters") from None
 
 
 def _check_run(out: Path, split: str, info: RunInfo) -> None:
@@ -180,16 +180,16 @@ def _classes(source: Source, classes: int) -> NDArray[np.uint8]:
 
 def _probability(source: Source, classes: NDArray[np.uint8]) -> NDArray[np.uint8]:
     values, empty, unit = _values(source)
-    answered = np.broadcast_to(classes != NODATA, values.shape) & ~empty
     if values.dtype == np.uint8 and unit not in ("%", "percent"):
-        return np.where(answered, values, 0).astype(np.uint8)
+        return np.where(empty, 0, values).astype(np.uint8)
     if values.dtype.kind != "f" and values.dtype != np.uint8:
         raise _fault(source, f"expected probabilities as floats or uint8, found {values.dtype}")
     scaled = values.astype(np.float64) / (PERCENT if unit in ("%", "percent") else 1)
-    wrong = answered & ~((scaled >= 0) & (scaled <= 1))
+    known = ~empty & (scaled >= 0) & (scaled <= 1)
+    wrong = ~known & ~empty & (classes != NODATA)  # where there is no answer, there may be no probability either
     if wrong.any():
         raise _fault(source, f"expected probabilities 0 to 1, found {values[wrong][0]}")
-    return np.round(255 * np.where(answered, scaled, 0)).astype(np.uint8)
+    return np.round(255 * np.where(known, scaled, 0)).astype(np.uint8)
 
 
 def _reflectance(source: Source, shape: tuple[int, ...]) -> NDArray[np.float16]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import shutil
+import tokenize
 import zipfile
 import zlib
 from pathlib import Path
@@ -15,6 +16,9 @@ from ..errors import FormatError
 
 MAX_ARRAYS = 1_000_000
 MAX_MEMBER_BYTES = 64 << 30
+# NumPy parses a header as Python, so a damaged one fails in as many ways.
+UNREADABLE = (OSError, ValueError, TypeError, EOFError, SyntaxError, MemoryError, RecursionError, SystemError)
+UNREADABLE += (tokenize.TokenError,)
 HEADERS = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}
 
 
@@ -43,7 +47,7 @@ def map_npy(path: Path, name: str = "") -> NDArray:
         if size != stop - start:
             raise ValueError(f"{size} bytes declared, {stop - start} there")
         return np.memmap(path, dtype, "r", start, shape, "F" if fortran else "C")
-    except (OSError, ValueError, TypeError, EOFError, SyntaxError, MemoryError, RecursionError) as error:
+    except UNREADABLE as error:
         raise FormatError(f"no NumPy array of numbers ({str(error)[:200]})", where=where) from None
 
 

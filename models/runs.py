@@ -12,7 +12,7 @@ import sys
 from collections.abc import Callable, Mapping, Sequence
 from importlib import metadata
 from pathlib import Path, PurePosixPath, PureWindowsPath
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import Field, ValidationError
 
@@ -25,6 +25,7 @@ from ..errors import FormatError
 RUN_NAME = "run.json"
 CONFIG_NAME = "config.yaml"
 MAX_RUN_BYTES = 4 << 20
+MAX_COMMAND = 4000  # characters of it in a record
 PACKAGES = (
     "torch",
     "torchvision",
@@ -98,9 +99,9 @@ class RunInfo(Strict):
     dataset: RunDataset
     model: Name
     arguments: dict[str, Any] = {}
-    label: str = ""
+    label: Annotated[str, Field(max_length=100)] = ""
     trained: bool
-    seed: int | None
+    seed: Annotated[int, Field(ge=0, le=2**32)] | None
     parameters: Count = 0
     weights_sha256: Sha256 | None = None
     selected_epoch: int | None = None
@@ -207,12 +208,13 @@ def provenance(device: str = "cpu", threads: int | None = None) -> Provenance:
         except metadata.PackageNotFoundError:
             continue
     command = " ".join([Path(sys.argv[0]).name, *(shlex.quote(without_folders(word)) for word in sys.argv[1:])])
+    command = command.encode("utf-8", "backslashreplace").decode()  # a file's name may be no UTF-8
     return Provenance(
         tidemark=__version__,
         git_commit=commit,
         dirty=dirty,
         packages=packages,
-        command=command,
+        command=command if len(command) <= MAX_COMMAND else f"{command[: MAX_COMMAND - 2]} …",
         device=device_in_words(device),
         threads=threads or usable_cores(),
     )

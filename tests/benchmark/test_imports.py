@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import io
+import os
 import pickle
+import struct
 import zipfile
 
 import numpy as np
@@ -139,6 +141,23 @@ def test_patches_with_probabilities(patches, tmp_path):
     assert score(run).metrics["ece"] == result.metrics["ece"]
 
 
+def test_an_abstention_keeps_the_probabilities_given_with_it(patches, tmp_path):
+    labels = truth(patches)
+    wrong = {chip: np.uint8((int(label) + 1) % 3) for chip, label in labels.items()}
+    silent = dict.fromkeys(labels, np.uint8(255))
+    chances = np.full((len(labels), 3), 0.05)
+    chances[np.arange(len(labels)), list(wrong.values())] = 0.9
+    answers, abstains = (
+        score(import_predictions([write_npz(tmp_path / f"{name}.npz", classes, probability=chances)],
+                                 patches, "test", tmp_path / name)).metrics
+        for name, classes in (("answers", wrong), ("abstains", silent))
+    )  # fmt: skip
+    assert abstains["ece"] == answers["ece"] and abstains["ece"].value == pytest.approx(0.9, abs=0.01)
+    nothing = write_npz(tmp_path / "nothing.npz", silent, probability=chances * np.nan)
+    run = import_predictions([nothing], patches, "test", tmp_path / "nothing")
+    assert not Predictions(run / "test" / "predictions.h5").read(next(iter(labels)))[1].any()
+
+
 def test_whole_scene_maps_are_cut_by_where_they_lie_or_by_their_names(scenes, tmp_path):
     raw, folder = scenes
     images = sorted(raw.glob("S1SIM_*.tif"))[2:]
@@ -266,6 +285,14 @@ def declared(shape, dtype="|u1"):
     return buffer.getvalue() + bytes(100)
 
 
+def test_a_damaged_header_is_refused(tiny, tmp_path):
+    path = tmp_path / f"{next(iter(truth(tiny)))}.npy"
+    header = b"{'descr': '|u1', 'fortran_order': False, 'shape': (64, 64, ".ljust(117) + b"\n"
+    path.write_bytes(b"\x93NUMPY\x01\x00" + struct.pack("<H", len(header)) + header + bytes(64 * 64))
+    with pytest.raises(FormatError, match="no NumPy array of numbers"):
+        import_predictions([path], tiny, "test", tmp_path / "run")
+
+
 def test_sizes_that_are_not_the_files_are_refused_without_the_memory(tiny, tmp_path):
     chip = next(iter(truth(tiny)))
     for shape in ((1 << 40,), (1 << 62, 1 << 62), (1 << 32, 1 << 32), (64, 64), (-1, -100), (0,)):
@@ -328,6 +355,23 @@ def test_splits_of_one_model_share_a_folder_and_another_model_does_not(tiny, tmp
         import_predictions([tmp_path / "test.npz"], tiny, "test", run, model="b")
     with pytest.raises(InputError, match="/model: "):
         import_predictions([tmp_path / "test.npz"], tiny, "test", tmp_path / "other", model="../x")
+
+
+@pytest.mark.parametrize(
+    ("given", "message"), [({"label": "x" * 101}, "/label: "), ({"seed": -1}, "/seed: "), ({"seed": 2**33}, "/seed: ")]
+)
+def test_what_no_record_can_hold_is_refused_before_anything_is_written(tiny, tmp_path, given, message):
+    with pytest.raises(InputError, match=message):
+        import_predictions([write_npz(tmp_path / "a.npz", truth(tiny))], tiny, "test", tmp_path / "run", **given)
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_long_command_with_a_name_that_is_no_utf8_is_kept_as_far_as_a_record_can_hold_it(tiny, tmp_path, monkeypatch):
+    words = [os.fsdecode(b"m\xff.npy"), *(f"maps/test-0-{i:04d}.npy" for i in range(400))]
+    monkeypatch.setattr("sys.argv", ["tidemark", "import-predictions", *words])
+    result = score(import_predictions([write_npz(tmp_path / "a.npz", truth(tiny))], tiny, "test", tmp_path / "run"))
+    assert result.command.startswith(r"tidemark import-predictions 'm\udcff.npy' maps/test-0-0000.npy")
+    assert len(result.command) == 4000 and result.command.endswith(" …")
 
 
 @pytest.fixture(scope="module")
