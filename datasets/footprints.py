@@ -21,34 +21,43 @@ from ..errors import FormatError
 # WGS84 ellipsoid, NIMA TR8350.2.
 SEMI_MAJOR_M = 6378137.0
 FLATTENING = 1 / 298.257223563
-BLOCK_PAIRS = 100_000  # candidates compared at a time, some 0.2 GB
+EDGE_POINTS = 32  # along each side of a scene: a parallel of 10 degrees is then followed within 15 m
+BLOCK_PAIRS = 100_000  # candidates of four corners compared at a time, some 0.2 GB
 
 
-def corners_lonlat(transforms: np.ndarray, height: int, width: int, crs: str | None) -> np.ndarray:
-    """float64 (N, 4, 2): corners of grids of one size in WGS84 longitude and latitude, in degrees.
+def corners_lonlat(
+    transforms: np.ndarray, height: int, width: int, crs: str | None, edge_points: int = 1
+) -> np.ndarray:
+    """float64 (N, 4 * edge_points, 2): outlines of grids of one size in WGS84 longitude and latitude, in degrees.
 
     Args:
         transforms: float64 (N, 6), affine a, b, c, d, e, f; rotated and sheared ones too.
         height, width: of the grid in pixels.
-        crs: WKT (or an EPSG code), or None (all NaN).
+        crs: WKT (or an EPSG code), or None (all NaN); one without a place on Earth too gives NaN.
+        edge_points: 1 for the corners alone; ``EDGE_POINTS`` for scenes, whose sides are curves in another CRS.
 
     Raises:
         FormatError: the WKT is not a CRS that can be transformed.
     """
     a, b, c, d, e, f = np.asarray(transforms, np.float64).reshape(-1, 6).T[:, :, None]
-    column, row = np.array([0, width, width, 0], float), np.array([0, 0, height, height], float)
+    along = np.arange(edge_points) / edge_points
+    first, last = np.zeros(edge_points), np.ones(edge_points)
+    column = width * np.concatenate([along, last, 1 - along, first])
+    row = height * np.concatenate([first, along, last, 1 - along])
     x, y = a * column + b * row + c, d * column + e * row + f
-    result = np.full((len(x), 4, 2), np.nan)
+    result = np.full((len(x), 4 * edge_points, 2), np.nan)
     usable = np.isfinite(x).all(axis=1) & np.isfinite(y).all(axis=1)
     if crs is None or not usable.any():
         return result
     try:
         code = re.fullmatch(r"EPSG:(\d{1,6})", crs)
         source = CRS.from_epsg(int(code[1])) if code else CRS.from_wkt(crs)
+        if not (source.is_geographic or source.is_projected):
+            return result
         lon, lat = warp_points(source, CRS.from_epsg(4326), x[usable].ravel(), y[usable].ravel())
     except (CRSError, ValueError, RuntimeError) as error:
         raise FormatError(f"its CRS cannot be transformed to WGS84 ({error})") from None
-    points = np.stack([lon, lat], axis=1).reshape(-1, 4, 2)
+    points = np.stack([lon, lat], axis=1).reshape(-1, 4 * edge_points, 2)
     points[~np.isfinite(points)] = np.nan
     result[usable] = points
     return result
@@ -76,7 +85,7 @@ def _radius_m(corners: np.ndarray) -> np.ndarray:
 
 
 def near_pairs(first: np.ndarray, second: np.ndarray, guard_m: float) -> tuple[np.ndarray, np.ndarray]:
-    """Pairs of outlines (N, 4, 2), (M, 4, 2) that overlap or are closer than ``guard_m`` metres on the ground.
+    """Pairs of outlines (N, P, 2), (M, P, 2) that overlap or are closer than ``guard_m`` metres on the ground.
 
     Touching outlines are a pair only when the guard is above 0. Outlines with NaN are in no pair.
 
@@ -95,7 +104,8 @@ def near_blocks(first: np.ndarray, second: np.ndarray, guard_m: float) -> Iterat
     one, two = _cartesian(first[rows]).mean(axis=1), _cartesian(second[columns]).mean(axis=1)
     own, others = _radius_m(first[rows]), _radius_m(second[columns])
     tree, reach = cKDTree(two), guard_m + own + others.max()
-    block = np.cumsum(tree.query_ball_point(one, reach, return_length=True)) // BLOCK_PAIRS
+    candidates = tree.query_ball_point(one, reach, return_length=True)
+    block = np.cumsum(candidates * (first.shape[1] // 4)) // BLOCK_PAIRS
     for rows_of_block in np.split(np.arange(len(rows)), np.flatnonzero(np.diff(block)) + 1):
         members = tree.query_ball_point(one[rows_of_block], reach[rows_of_block], return_sorted=True)
         i = np.repeat(rows_of_block, [len(m) for m in members])
@@ -127,5 +137,8 @@ def _plane(first: np.ndarray, second: np.ndarray) -> tuple[np.ndarray, np.ndarra
         north = np.cos(lat0) * np.sin(lat) - np.sin(lat0) * np.cos(lat) * np.cos(lon - lon0)
         sine = np.hypot(east, north)
         stretch = np.where(sine > 1e-12, np.arctan2(sine, cosine) / np.where(sine > 1e-12, sine, 1), 1.0)
-        polygons.append(shapely.polygons(np.stack([east, north], axis=-1) * (radius * stretch)[..., None]))
+        outlines = shapely.polygons(np.stack([east, north], axis=-1) * (radius * stretch)[..., None])
+        broken = ~shapely.is_valid(outlines)  # those that reach around the Earth
+        outlines[broken] = shapely.make_valid(outlines[broken])
+        polygons.append(outlines)
     return polygons[0], polygons[1]

@@ -16,7 +16,7 @@ from rasterio.enums import Resampling
 from rasterio.vrt import WarpedVRT
 
 from ..errors import SceneError
-from .footprints import corners_lonlat, near_pairs
+from .footprints import EDGE_POINTS, corners_lonlat, near_pairs
 from .raster import Grid, PixelWindow, check_georeferenced, open_raster, read_window
 
 WARP_TOLERANCE_PX = 0.01  # of the source; GDAL's own default is 0.125
@@ -113,5 +113,5 @@ class Mosaic:
 
 def overlap(one: Grid, other: Grid) -> bool:
     """Whether two georeferenced grids share ground."""
-    outlines = [corners_lonlat(np.array(g.transform), g.height, g.width, g.crs) for g in (one, other)]
+    outlines = [corners_lonlat(np.array(g.transform), g.height, g.width, g.crs, EDGE_POINTS) for g in (one, other)]
     return len(near_pairs(*outlines, 0.0)[0]) > 0

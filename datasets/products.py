@@ -14,7 +14,7 @@ import numpy as np
 
 from ..errors import InputError, SceneError
 from .files import sha256_file
-from .footprints import corners_lonlat, near_blocks
+from .footprints import EDGE_POINTS, corners_lonlat, near_blocks
 from .labelled import relative_error
 from .plan import Plan, SceneJob, group_shards
 from .raster import Grid, wgs84_bounds
@@ -124,11 +124,11 @@ def ground_keys(grids: Mapping[str, Grid], guard_m: float = 0.0) -> dict[str, st
         guard_m: scenes closer than this many metres belong together too.
     """
     ids = sorted(grids)
-    outlines = np.full((len(ids), 4, 2), np.nan)
+    outlines = np.full((len(ids), 4 * EDGE_POINTS, 2), np.nan)
     for at, scene in enumerate(ids):
         grid = grids[scene]
         if grid.transform is not None:
-            outlines[at] = corners_lonlat(np.array(grid.transform), grid.height, grid.width, grid.crs)[0]
+            outlines[at] = corners_lonlat(np.array(grid.transform), grid.height, grid.width, grid.crs, EDGE_POINTS)[0]
     group = np.arange(len(ids))
     known = np.flatnonzero(np.isfinite(outlines).all(axis=(1, 2)))
     if known.size:

@@ -186,14 +186,20 @@ def check_same_grid(dataset: DatasetReader, expected: Grid) -> None:
             f"label not on the image's grid: expected CRS {_crs_name(expected.crs)}, found {_crs_name(found.crs)}",
             where=dataset.name,
         )
-    pixel = min(abs(expected.transform[0]), abs(expected.transform[4]))
-    off = np.abs(np.subtract(found.bounds(), expected.bounds())).max() / pixel
-    if off > GRID_TOLERANCE_PX or found.transform[1] != expected.transform[1]:
+    a, b, _, d, e, _ = expected.transform
+    off = np.abs(np.subtract(_corners(found), _corners(expected))).max() / min(np.hypot(a, d), np.hypot(b, e))
+    if not off <= GRID_TOLERANCE_PX:
         raise SceneError(
             f"label not on the image's grid: corners are {off:.3g} pixels off (expected origin "
             f"{expected.transform[2]}, {expected.transform[5]}, found {found.transform[2]}, {found.transform[5]})",
             where=dataset.name,
         )
+
+
+def _corners(grid: Grid) -> tuple[float, ...]:
+    """x and y where the first row begins and ends and where the first column ends: bounds do not tell a flip."""
+    a, b, c, d, e, f = grid.transform
+    return (c, f, c + a * grid.width, f + d * grid.width, c + b * grid.height, f + e * grid.height)
 
 
 def _crs(wkt: str | None) -> rasterio.CRS | None:
@@ -265,9 +271,12 @@ def wgs84_bounds(grid: Grid, window: PixelWindow | None = None) -> tuple[float, 
         return None
     from rasterio.warp import transform_bounds
 
+    crs = _crs(grid.crs)
+    if not (crs.is_geographic or crs.is_projected):  # an engineering CRS has no place on Earth
+        return None
     try:
         with rasterio.Env(**GDAL_OPTIONS):
-            result = tuple(float(v) for v in transform_bounds(_crs(grid.crs), "EPSG:4326", *bounds))
-    except RasterioError:  # an engineering CRS has no place on Earth
+            result = tuple(float(v) for v in transform_bounds(crs, "EPSG:4326", *bounds))
+    except RasterioError:
         return None
     return result if np.isfinite(result).all() else None

@@ -4,6 +4,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from tidemark.datasets import footprints
 from tidemark.datasets.footprints import corners_lonlat, near_pairs
+from tidemark.datasets.mosaic import overlap
 from tidemark.datasets.products import ground_keys
 from tidemark.datasets.raster import Grid
 
@@ -41,6 +42,8 @@ def test_footprints_next_to_each_other_in_two_zones_are_found():
     assert len(near_pairs(one, two, 50_000.0)[0]) == 1
     assert np.isnan(corners_lonlat(np.array([[10, 0, 0, 0, -10, 0.0]]), 100, 100, None)).all()
     assert len(near_pairs(one, np.full((1, 4, 2), np.nan), 1e6)[0]) == 0
+    engineering = 'LOCAL_CS["site",UNIT["metre",1],AXIS["Easting",EAST],AXIS["Northing",NORTH]]'
+    assert np.isnan(corners_lonlat(np.array([[10, 0, 0, 0, -10, 0.0]]), 100, 100, engineering)).all()
 
 
 def test_a_leak_is_found_behind_any_number_of_other_candidates():
@@ -87,3 +90,16 @@ def test_scenes_hang_together_along_a_chain_and_over_all_dates_of_a_tile(monkeyp
     assert all(keys[scene] == scene for scene in alone)
     assert ground_keys(alone) == {scene: scene for scene in alone}
     assert ground_keys({"one": grid(400_000), "two": grid(402_000)}, guard_m=1100) == {"one": "one", "two": "one"}
+
+
+def degrees(west, north, width, height):
+    return Grid(int(height * 100), int(width * 100), (0.01, 0, west, 0, -0.01, north), "EPSG:4326")
+
+
+def test_the_edge_of_a_wide_tile_is_a_parallel_and_no_straight_line():
+    tile, below = degrees(-100, 50, 10, 10), degrees(-100, 40, 10, 10)
+    scene = Grid(400, 400, (12.5, 0, 462_000, 0, -12.5, 4_436_000), "EPSG:32615")  # from 40.03 to 40.07 degrees north
+    assert overlap(tile, scene) and overlap(scene, tile) and not overlap(below, scene)
+    arctic = {"one": degrees(0, 80, 20, 10), "two": degrees(0, 70.1, 20, 10), "far": degrees(0, 59.9, 20, 10)}
+    assert ground_keys(arctic) == {"far": "far", "one": "one", "two": "one"}
+    overlap(degrees(0, 60, 360, 120), scene)  # around the Earth: no answer is right, but there is one

@@ -137,6 +137,8 @@ def test_rotated_and_flipped_transforms_are_refused(tmp_path, transform):
         (dict(shape=(4, 5)), "4x5"),
         (dict(transform=from_origin(500_005, 5_000_000, 10, 10)), "0.5 pixels"),
         (dict(transform=from_origin(500_000, 5_000_000, 20, 20)), "4 pixels"),
+        (dict(transform=rasterio.Affine(10, 0, 500_000, 0, 10, 4_999_960)), "4 pixels"),
+        (dict(transform=rasterio.Affine(0, 10, 500_000, -10, 0, 5_000_000)), "4 pixels"),
         (dict(crs="EPSG:32634"), "EPSG:32634"),
         (dict(crs=None, transform=None), "not georeferenced"),
     ],
@@ -225,6 +227,8 @@ def test_window_transform_and_bounds_follow_the_grid():
     west, south, east, north = raster.wgs84_bounds(grid)
     assert west == pytest.approx(15, abs=1e-4) and 45.1 < south < north < 45.2 and east > 15.02
     assert raster.wgs84_bounds(raster.Grid(1, 1)) is None
+    engineering = 'LOCAL_CS["site",UNIT["metre",1],AXIS["Easting",EAST],AXIS["Northing",NORTH]]'
+    assert raster.wgs84_bounds(raster.Grid(4, 4, (10, 0, 0, 0, -10, 0), engineering)) is None
 
 
 GRID = raster.Grid(60, 50, (10.0, 0.0, 500_000.0, 0.0, -10.0, 5_000_000.0), rasterio.CRS.from_epsg(32633).to_wkt())
