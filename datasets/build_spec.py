@@ -46,11 +46,11 @@ import re
 from pathlib import Path
 from typing import Annotated, Any, Literal, get_args
 
-from pydantic import BaseModel, Field, ValidationError, model_validator
+from pydantic import BaseModel, Field, StrictInt, StrictStr, ValidationError, model_validator
 
 from ..configs import read_yaml
 from ..errors import ConfigError
-from .spec import ClassDef, Name, SafePath, SplitName, Strict, Task, Version, describe_validation
+from .spec import ClassDef, Name, SafePath, SplitName, Strict, Task, Version, describe_validation, holds
 
 MAX_BYTES = 1 << 20
 PLACEHOLDERS = {
@@ -92,8 +92,8 @@ class BandSpec(Strict):
     index: Annotated[int, Field(ge=1, le=10000)] | None = None
     sensor: str = ""
     unit: str = "1"
-    scale: float = 1.0
-    offset: float = 0.0
+    scale: Annotated[float, Field(ge=-1e30, le=1e30)] = 1.0
+    offset: Annotated[float, Field(ge=-1e30, le=1e30)] = 0.0
     nodata: float | None = None
     wavelength_um: float | None = None
 
@@ -103,7 +103,7 @@ class ClassSpec(Strict):
 
     name: Annotated[str, Field(min_length=1, max_length=64)]
     color: Annotated[str, Field(pattern=r"^#[0-9a-fA-F]{6}$")]
-    values: Annotated[tuple[int | str, ...], Field(min_length=1)] | None = None
+    values: Annotated[tuple[StrictInt | StrictStr, ...], Field(min_length=1)] | None = None
 
 
 class Labels(Strict):
@@ -211,10 +211,13 @@ class BuildSpec(Strict):
                 raise ValueError(f"labels/{key}: no class {name!r}, there is {', '.join(names)}")
         values = [v for at, c in enumerate(self.classes) for v in ((at,) if c.values is None else c.values)]
         values += self.labels.ignore
-        if len(set(values)) != len(values):
+        if len({str(v) for v in values}) != len(values):
             raise ValueError("a label value belongs to two classes (or to a class and to ignore)")
         if self.labels.kind == "mask" and not all(isinstance(v, int) for v in values):
             raise ValueError("the classes' values must be whole numbers where labels are masks")
+        for band in self.bands:
+            if band.nodata is not None and not holds(self.images.dtype, band.nodata):
+                raise ValueError(f"bands: {self.images.dtype} cannot hold nodata {band.nodata:g} of {band.name!r}")
         if unknown := set(placeholders(self.labels.pattern)) - set(placeholders(self.images.pattern)):
             raise ValueError(f"labels/pattern: the images' pattern has no {{{sorted(unknown)[0]}}}")
         if ("split" in placeholders(self.images.pattern)) == (self.splits is not None):

@@ -59,7 +59,7 @@ def _thumbnail(chip, manifest: Manifest, path: Path) -> None:
 
     image = next(array for array in manifest.arrays if array.role == "image")
     values = physical(chip.arrays[image.name], image.bands)[0]
-    shown, low, high, _ = stretch(values, image.bands[0], manifest)
+    shown, low, high, _ = stretch(values, image.bands[0], manifest, image.name)
     grey = np.nan_to_num((np.asarray(shown, float) - low) / max(high - low, 1e-12))
     picture = Image.fromarray((255 * np.clip(grey, 0, 1)).astype(np.uint8))
     picture.thumbnail((THUMBNAIL_PX, THUMBNAIL_PX))

@@ -72,12 +72,12 @@ class LabelledScene:
         self._open.append(opened)
         return dataset
 
-    def read(self, window: raster.PixelWindow) -> tuple[np.ndarray, np.ndarray]:
-        """Stored pixels and classes of a window, which may reach beyond the image.
+    def read(self, window: raster.PixelWindow) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Stored pixels, classes and validity of a window, which may reach beyond the image.
 
         Returns:
-            (C, H, W) in the file's dtype, nodata beyond the image; and (H, W) uint8, 255 where the label says so, where
-            any band has no data and beyond the image.
+            (C, H, W) in the file's dtype, nodata beyond the image; (H, W) uint8, 255 where the label says so and where
+            not valid; and bool (H, W), valid: inside of the image, with data in every band.
         """
         image = raster.read_window(self.image, window, self.indexes, self.fill)
         inside = _inside(window, self.grid)
@@ -85,10 +85,11 @@ class LabelledScene:
             mask = self.polygons.rasterise(self.grid, window, self.outside)
         else:
             mask = to_classes(raster.read_window(self.label, window, [1])[0], self.values, inside, self.label.name)
+        valid = inside.copy()
         for band, stored in zip(self.bands, image, strict=True):
-            mask[~valid_pixels(stored, band)] = IGNORE
-        mask[~inside] = IGNORE
-        return image, mask
+            valid &= valid_pixels(stored, band)
+        mask[~valid] = IGNORE
+        return image, mask, valid
 
     def is_blank(self, image: np.ndarray) -> bool:
         """Whether no band varies over its pixels with data."""

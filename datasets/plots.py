@@ -8,8 +8,9 @@ Masks have the classes' colours of the manifest.
 from __future__ import annotations
 
 import io
+import textwrap
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +32,7 @@ STRETCHED_UNITS = frozenset({"8-bit stretched", "8-bit"})
 MAX_BAND_PANELS = 4
 PANELS_PER_ROW = 9
 PANEL_INCHES, GAP_INCHES, TITLE_INCHES = 1.5, 0.06, 0.36
+HEADING_CHARACTERS, NOTE_CHARACTERS = 11, 17  # an inch holds so many
 
 
 @dataclass(frozen=True)
@@ -62,8 +64,8 @@ def plot_sample(
     """Draw one sample: its bands, the label and, where there is one, the prediction.
 
     Args:
-        sample: ``image`` (C, H, W) in physical units, ``mask`` (H, W) or ``label`` (), optional ``prediction`` of the
-            same shape as the label, ``valid`` bool (H, W) and ``chip_id``; arrays or tensors.
+        sample: ``image`` (C, H, W) in physical units, ``mask`` (H, W), ``label`` () or ``target`` (C, H, W), optional
+            ``prediction`` of the same shape, ``valid`` bool (H, W) and ``chip_id``; arrays or tensors.
         manifest: of the data set (bands, classes, statistics, name).
         bands: names of the sample's bands, in its order; default all of the manifest's image.
         suptitle: text beside the data set's name.
@@ -108,13 +110,13 @@ def contact_sheet(
             raise InputError(f"no chip {missing[0]} in split {split}", where=folder)
         places = [known[chip] for chip in ids]
     image = next(a for a in manifest.arrays if a.role == "image")
-    valid = next((a for a in manifest.arrays if a.role == "valid"), None)
+    target, valid = manifest.label_array, next((a for a in manifest.arrays if a.role == "valid"), None)
     chips = []
     for shard, row in places:
-        label = shard.read(manifest.label_array.name, row)
+        label = shard.read(target.name, row)
         sample = {
             "image": physical(shard.read(image.name, row), image.bands),
-            manifest.label_array.role: label,
+            target.role: physical(label, target.bands) if target.bands else label,
             "chip_id": shard.chip_ids[row],
         }
         if valid is not None:
@@ -157,9 +159,7 @@ def chip_of(sample: Mapping[str, Any], manifest: Manifest, bands: Sequence[str] 
     image = np.array(sample["image"], np.float32)
     if len(image) != len(names):
         raise InputError(f"the sample has {len(image)} bands, {len(names)} are named: {', '.join(names)}")
-    if "valid" in sample:
-        image[:, ~np.asarray(sample["valid"], bool)] = np.nan
-    panels = _input_panels(image, names, declared, manifest)
+    panels = _band_panels(_shown(image, sample), names, declared, manifest, array.name)
     caption, color, classes = "", "black", manifest.task.classes
     if "label" in sample:
         caption, color = _class_name(int(sample["label"]), manifest)
@@ -168,7 +168,23 @@ def chip_of(sample: Mapping[str, Any], manifest: Manifest, bands: Sequence[str] 
     for key in ("mask", "prediction"):
         if key in sample and "label" not in sample and classes:
             panels.append(Panel("label" if key == "mask" else key, class_colors(sample[key], manifest), is_input=False))
+    if manifest.task.kind == "regression":
+        target = manifest.label_array
+        declared = {band.name: band for band in target.bands}
+        for key in ("target", "prediction"):
+            if key in sample:
+                values = _shown(np.array(sample[key], np.float32), sample)
+                panel = _band_panels(values, list(declared), declared, manifest, target.name)[0]
+                panels.append(replace(panel, title=f"{key}: {panel.title}", is_input=False))
     return Chip(str(sample.get("chip_id", "")), panels, caption, color)
+
+
+def _shown(values: np.ndarray, sample: Mapping[str, Any]) -> np.ndarray:
+    """The bands (C, H, W), NaN where the sample is not valid, if ``valid`` lies on their grid."""
+    valid = np.asarray(sample.get("valid", True), bool)
+    if valid.shape == values.shape[1:]:
+        values[:, ~valid] = np.nan
+    return values
 
 
 def _class_name(number: int, manifest: Manifest) -> tuple[str, str]:
@@ -186,16 +202,19 @@ def class_colors(mask: Any, manifest: Manifest) -> np.ndarray:
     return table[np.asarray(mask).astype(np.int64).clip(0, 255)]
 
 
-def _input_panels(image: np.ndarray, names: list[str], declared: Mapping[str, Band], manifest: Manifest) -> list[Panel]:
+def _band_panels(
+    image: np.ndarray, names: list[str], declared: Mapping[str, Band], manifest: Manifest, array: str
+) -> list[Panel]:
     scaled, notes = [], []
     for values, name in zip(image, names, strict=True):
-        values, low, high, note = stretch(values, declared.get(name, Band(name=name)), manifest)
+        values, low, high, note = stretch(values, declared.get(name, Band(name=name)), manifest, array)
         scaled.append((values - low) / (high - low if high > low else 1))
         notes.append(note)
     lower = [name.lower() for name in names]
     if {"red", "green", "blue"} <= set(lower):
         rgb = np.stack([scaled[lower.index(c)] for c in ("red", "green", "blue")], axis=-1)
-        panels = [Panel("red, green, blue", _filled(rgb), f"red, green, blue: {notes[lower.index('red')]}")]
+        note = "; ".join(f"{c}: {notes[lower.index(c)]}" for c in ("red", "green", "blue"))
+        panels = [Panel("red, green, blue", _filled(rgb), note)]
         rest = [k for k, name in enumerate(lower) if name not in ("red", "green", "blue")]
     else:
         panels, rest = [], range(len(names))
@@ -205,11 +224,15 @@ def _input_panels(image: np.ndarray, names: list[str], declared: Mapping[str, Ba
     return (panels + grey)[:MAX_BAND_PANELS]
 
 
-def stretch(values: np.ndarray, band: Band, manifest: Manifest) -> tuple[np.ndarray, float, float, str]:
-    """Values to show, their black and white level, and the stretch in words."""
+def stretch(
+    values: np.ndarray, band: Band, manifest: Manifest, array: str = "image"
+) -> tuple[np.ndarray, float, float, str]:
+    """Values to show of a band of ``array``, their black and white level, and the stretch in words."""
     if band.unit.lower() in STRETCHED_UNITS:
         return values, 0.0, 255.0, "as stored (0 to 255)"
-    known = next((s for s in manifest.statistics if s.band == band.name and s.p02 is not None), None)
+    known = next(
+        (s for s in manifest.statistics if (s.array, s.band) == (array, band.name) and s.p02 is not None), None
+    )
     finite = values[np.isfinite(values)]
     if known is not None:
         low, high, source = known.p02, known.p98, "of train"
@@ -239,12 +262,18 @@ def _sheet(chips: list[Chip], manifest: Manifest, heading: str, panel_inches: fl
     across = min(max(1, PANELS_PER_ROW // panels), len(chips))
     rows = -(-len(chips) // across)
     chip_width = panels * (panel_inches + GAP_INCHES) + 0.14
-    head, foot, margin = 0.55, 0.6, 0.2
+    margin = 0.2
     width = max(across * chip_width + 2 * margin, 6.0)
+    heading = textwrap.wrap(heading, int(HEADING_CHARACTERS * (width - 2 * margin)))
+    notes = textwrap.wrap(_notes(chips, manifest), int(NOTE_CHARACTERS * (width - 2 * margin)))
+    head, foot = 0.35 + 0.2 * len(heading), 0.48 + 0.12 * len(notes)
     height = head + rows * (panel_inches + TITLE_INCHES) + foot
     figure = Figure((width, height), dpi=110, facecolor="white")
     FigureCanvasAgg(figure)
-    figure.text(margin / width, 1 - 0.3 / height, heading, fontsize=11, fontweight="bold", parse_math=False)
+    figure.text(
+        margin / width, 1 - 0.12 / height, "\n".join(heading),
+        va="top", fontsize=11, fontweight="bold", parse_math=False,
+    )  # fmt: skip
     for number, chip in enumerate(chips):
         row, column = divmod(number, across)
         top = height - head - row * (panel_inches + TITLE_INCHES)
@@ -256,7 +285,8 @@ def _sheet(chips: list[Chip], manifest: Manifest, heading: str, panel_inches: fl
             x, y = left + k * (panel_inches + GAP_INCHES), top - TITLE_INCHES + 0.15 - panel_inches
             axes = figure.add_axes((x / width, y / height, panel_inches / width, panel_inches / height))
             _draw(axes, panel, chip, manifest.simulated)
-    _foot(figure, chips, manifest, margin / width, height)
+    _legend(figure, chips, manifest, margin / width, (foot - 0.3) / height)
+    figure.text(margin / width, 0.1 / height, "\n".join(notes), fontsize=7.5, color="#4a5560", parse_math=False)
     return figure
 
 
@@ -276,7 +306,7 @@ def _draw(axes: Axes, panel: Panel, chip: Chip, simulated: bool) -> None:
         )  # fmt: skip
 
 
-def _foot(figure: Figure, chips: list[Chip], manifest: Manifest, left: float, height: float) -> None:
+def _legend(figure: Figure, chips: list[Chip], manifest: Manifest, left: float, bottom: float) -> None:
     panels = [panel for chip in chips for panel in chip.panels]
     entries = [Patch(facecolor=c.color, edgecolor="#8a949c", label=c.name) for c in manifest.task.classes]
     for color, name, is_input in ((IGNORED_COLOR, "ignored", False), (NO_DATA_COLOR, "no data", True)):
@@ -285,9 +315,11 @@ def _foot(figure: Figure, chips: list[Chip], manifest: Manifest, left: float, he
             entries.append(Patch(facecolor=color, edgecolor="#8a949c", label=name))
     if entries:
         figure.legend(
-            handles=entries, loc="lower left", bbox_to_anchor=(left, 0.3 / height), ncols=len(entries), fontsize=9,
+            handles=entries, loc="lower left", bbox_to_anchor=(left, bottom), ncols=len(entries), fontsize=9,
             frameon=False, borderpad=0, borderaxespad=0, columnspacing=1.4, handlelength=1.2,
         )  # fmt: skip
+
+
+def _notes(chips: list[Chip], manifest: Manifest) -> str:
     notes = list(dict.fromkeys(panel.stretch for panel in chips[0].panels if panel.stretch))
-    text = "; ".join(notes) + (". SIMULATED data, no observation." if manifest.simulated else "")
-    figure.text(left, 0.12 / height, text, fontsize=7.5, color="#4a5560", parse_math=False)
+    return "; ".join(notes) + (". SIMULATED data, no observation." if manifest.simulated else "")

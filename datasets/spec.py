@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 from collections.abc import Mapping
 from pathlib import Path, PurePosixPath
 from typing import Annotated, Any, Literal
@@ -18,11 +19,12 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationErr
 from ..errors import FormatError
 
 FORMAT_VERSION = (1, 0)
+FORMAT_PATTERN = r"^\d{1,6}\.\d{1,6}$"
 MANIFEST_NAME = "dataset.json"
 MAX_MANIFEST_BYTES = 256 << 20
 MAX_CHIP_BYTES = 256 << 20  # one chip of one array, decoded
 DTYPES = ("uint8", "int8", "uint16", "int16", "uint32", "int32", "float32", "float64")
-RESERVED = frozenset({"chip_id", "scene", "window", "transform"})
+RESERVED = frozenset({"chip_id", "scene", "window", "transform", "meta"})  # beside checksum_meta
 
 
 def _safe_path(path: str) -> str:
@@ -98,6 +100,13 @@ class Task(Strict):
         return self
 
 
+def holds(dtype: str, value: float) -> bool:
+    """Whether an array of this dtype can hold this value: what it cannot hold would wrap onto another one."""
+    if np.dtype(dtype).kind not in "iu":
+        return True
+    return float(value).is_integer() and np.iinfo(dtype).min <= value <= np.iinfo(dtype).max
+
+
 class Array(Strict):
     """One array of every shard; ``shape`` is that of one chip: (C,H,W), (H,W) or () for a label per chip."""
 
@@ -121,6 +130,11 @@ class Array(Strict):
             raise ValueError(f"array {self.name!r}: {self.shape[0]} channels but {len(self.bands)} bands")
         if len({b.name for b in self.bands}) != len(self.bands):
             raise ValueError(f"array {self.name!r}: band names repeat")
+        for band in self.bands:
+            if band.nodata is not None and not holds(self.dtype, band.nodata):
+                raise ValueError(
+                    f"array {self.name!r}: {self.dtype} cannot hold nodata {band.nodata:g} of {band.name!r}"
+                )
         if self.role in ("mask", "label", "valid") and self.dtype != "uint8":
             raise ValueError(f"array {self.name!r}: role {self.role} is stored as uint8, found {self.dtype}")
         if self.name in RESERVED or self.name.startswith(("checksum_", "transform_")):
@@ -232,6 +246,8 @@ class Header(Strict):
         wanted = {"segmentation": "mask", "classification": "label", "regression": "target"}[self.task.kind]
         if sum(a.role == wanted for a in self.arrays) != 1 or not any(a.role == "image" for a in self.arrays):
             raise ValueError(f"a {self.task.kind} data set needs an image and exactly one {wanted} array")
+        if sum(a.role == "valid" for a in self.arrays) > 1:
+            raise ValueError("one array at most may have the role valid")
         return self
 
     def array(self, name: str) -> Array:
@@ -251,7 +267,7 @@ class Header(Strict):
 class Manifest(Header):
     """``dataset.json``: the header and everything that the build computed."""
 
-    format_version: Annotated[str, Field(pattern=r"^\d+\.\d+$")]
+    format_version: Annotated[str, Field(pattern=FORMAT_PATTERN)]
     codec: Codec
     content_sha256: Sha256
     statistics: tuple[BandStatistics, ...]
@@ -306,6 +322,8 @@ def load_manifest(folder: str | Path) -> Manifest:
         raw = json.loads(path.read_bytes())
     except FileNotFoundError:
         raise FormatError("no data set here: the manifest is missing", where=path, hint="build or pull it") from None
+    except OSError as error:
+        raise FormatError(f"no manifest to read ({error.strerror})", where=path, hint="give the folder") from None
     except (ValueError, RecursionError) as error:
         raise FormatError(f"not valid JSON ({error})", where=path) from None
     return parse_manifest(raw, where=path)
@@ -315,7 +333,7 @@ def parse_manifest(raw: Any, where: object = None) -> Manifest:
     """Validate a decoded manifest; a newer format version is reported before anything else."""
     version = str(raw.get("format_version", "")) if isinstance(raw, dict) else ""
     major, _, minor = version.partition(".")
-    if major.isdecimal() and minor.isdecimal() and (int(major), int(minor)) > FORMAT_VERSION:
+    if re.fullmatch(FORMAT_PATTERN, version) and (int(major), int(minor)) > FORMAT_VERSION:
         own = ".".join(map(str, FORMAT_VERSION))
         raise FormatError(
             f"written by a newer version: needs format >= {version}, this one reads {own}",
@@ -323,9 +341,13 @@ def parse_manifest(raw: Any, where: object = None) -> Manifest:
             hint="upgrade tidemark",
         )
     try:
-        return Manifest.model_validate(raw)
+        manifest = Manifest.model_validate(raw)
+        canonical_json(manifest)  # half a surrogate pair or endless nesting can be read, but not written again
+        return manifest
     except ValidationError as error:
         raise FormatError(describe_validation(error), where=where) from None
+    except (ValueError, RecursionError) as error:
+        raise FormatError(f"not a manifest ({error})", where=where) from None
 
 
 def describe_validation(error: ValidationError) -> str:

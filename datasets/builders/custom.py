@@ -2,16 +2,18 @@
 
 ``datasets/build_spec.py`` documents the specification. Every image is a scene. Scenes larger than a chip are tiled
 without overlap, smaller ones become one padded chip; what lies beyond the image, or has no data in any band, is
-ignored by the label. Stored pixels are the files', unchanged.
+ignored by the label. Stored pixels are the files', unchanged; where whole numbers have no nodata value and chips reach
+beyond their image, an array ``valid`` says so.
 """
 
 from __future__ import annotations
 
 import datetime
 from collections.abc import Iterator, Sequence
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 import numpy as np
+from pydantic import ValidationError
 
 from ...errors import ConfigError, SceneError
 from .. import raster
@@ -19,10 +21,10 @@ from ..build_spec import BuildSpec, load_spec, pattern_regex
 from ..labelled import IGNORE, LabelledScene, relative_error
 from ..plan import ChipRef, Plan, SceneJob, group_shards, slug
 from ..products import source_files, walk
-from ..spec import Array, Band, BuilderInfo, Header, Scene, SkippedScene
+from ..spec import Array, Band, BuilderInfo, Header, Scene, SkippedScene, describe_validation
 from ..splits import by_scene, by_spatial_block
 
-NAME, VERSION = "custom", "1.0.0"
+NAME, VERSION = "custom", "1.1.0"
 
 
 def plan(source: Path) -> Plan:
@@ -36,6 +38,10 @@ def plan(source: Path) -> Plan:
     """
     spec = load_spec(source)
     folder = Path(source).absolute().parent / (spec.folder or "")
+    try:
+        header(spec)
+    except ValidationError as error:
+        raise ConfigError(describe_validation(error), where=source) from None
     members = _list_images(spec, folder)
     fixed = _splits_of_scenes(spec, members)
     scenes, jobs, skipped = [], [], []
@@ -75,7 +81,8 @@ def plan(source: Path) -> Plan:
             "settings": settings,
         }
         jobs.append(SceneJob(part_id, split, payload))
-    stated = header(spec)
+    padded = any(top + h > grids[i].height or left + w > grids[i].width for i in grids for top, left, h, w in tiles[i])
+    stated = header(spec, padded)
     chip_bytes = sum(a.chip_bytes for a in stated.arrays)
     shards = group_shards(jobs, lambda job: len(job.payload["windows"]) * chip_bytes)
     return Plan(stated, tuple(scenes), tuple(shards), tuple(skipped))
@@ -86,7 +93,7 @@ def index(job: SceneJob) -> list[ChipRef]:
     with _open(job) as scene:
         chips, refs = scene.settings["chips"], []
         for window in map(tuple, job.payload["windows"]):
-            image, mask = scene.read(window)
+            image, mask, _ = scene.read(window)
             if (mask != IGNORE).mean() < max(chips["min_valid_share"], 1e-12):
                 continue
             if chips["drop_blank"] and scene.is_blank(image):
@@ -97,11 +104,14 @@ def index(job: SceneJob) -> list[ChipRef]:
 
 
 def read(job: SceneJob, refs: Sequence[ChipRef]) -> Iterator[dict[str, np.ndarray]]:
-    """``image`` (C, S, S) in the files' dtype and ``mask`` uint8 (S, S) with 255 = ignore."""
+    """``image`` (C, S, S) in the files' dtype, ``mask`` uint8 (S, S) with 255 = ignore, and ``valid`` uint8 (S, S).
+
+    ``valid`` is written where the header declares it: no value of the image can say where it ends.
+    """
     with _open(job) as scene:
         for ref in refs:
-            image, mask = scene.read(tuple(ref.window))
-            yield {"image": image, "mask": mask}
+            image, mask, valid = scene.read(tuple(ref.window))
+            yield {"image": image, "mask": mask, "valid": valid.astype(np.uint8)}
 
 
 def _open(job: SceneJob) -> LabelledScene:
@@ -122,6 +132,8 @@ def _list_images(spec: BuildSpec, folder: Path) -> dict[str, dict[str, str]]:
         if scene_id in members:
             raise ConfigError(f"{path} and {members[scene_id]['image']} are the same scene {scene_id!r}", where=folder)
         member = {"image": path, "label": spec.labels.pattern.format_map(found)}
+        if ".." in PurePosixPath(member["label"]).parts:
+            raise ConfigError(f"the label of {path} would lie outside of the folder", where=folder)
         if "date" in found:
             member["date"] = _date(found["date"], path)
         members[scene_id] = member | {k: found[k] for k in ("group", "split") if k in found}
@@ -141,14 +153,16 @@ def _splits_of_scenes(spec: BuildSpec, members: dict[str, dict[str, str]]) -> di
     """Scene id -> split, by the rule of the specification; empty where blocks of ground are split instead."""
     rule = spec.splits
     if rule is None:
-        return {i: m["split"] for i, m in members.items()}
-    if rule.blocks is not None:
+        split_of = {i: m["split"] for i, m in members.items()}
+    elif rule.blocks is not None:
         return {}
-    if rule.scenes is not None:
+    elif rule.scenes is not None:
         listed = {i: split for split, ids in rule.scenes.items() for i in ids}
         if missing := sorted({*listed, *rule.leave_out} - set(members)):
             raise ConfigError(
-                f"splits: no scene {missing[0]!r}", where=spec.name, hint=f"there is {', '.join(list(members)[:8])}, …"
+                f"splits: no scene {missing[0]!r}",
+                where=spec.name,
+                hint=f"there is {', '.join(list(members)[:8])}{', …' * (len(members) > 8)}",
             )
         if forgotten := sorted(set(members) - set(listed) - set(rule.leave_out)):
             raise ConfigError(
@@ -217,10 +231,16 @@ def _around(windows: list[raster.PixelWindow], grid: raster.Grid) -> raster.Pixe
     return (top, left, bottom - top, right - left)
 
 
-def header(spec: BuildSpec) -> Header:
-    """What the manifest states before any pixel is read."""
+def header(spec: BuildSpec, padded: bool = False) -> Header:
+    """What the manifest states before any pixel is read; ``padded``: some chips reach beyond their image."""
     bands = tuple(Band(**band.model_dump(exclude={"index"})) for band in spec.bands)
     size = (spec.chips.size, spec.chips.size)
+    arrays = (
+        Array(name="image", dtype=spec.images.dtype, shape=(len(bands), *size), role="image", bands=bands),
+        Array(name="mask", dtype="uint8", shape=size, role="mask"),
+    )
+    if padded and np.dtype(spec.images.dtype).kind in "iu" and any(band.nodata is None for band in bands):
+        arrays += (Array(name="valid", dtype="uint8", shape=size, role="valid"),)
     blocks = spec.splits.blocks if spec.splits else None
     return Header(
         name=spec.name,
@@ -235,9 +255,6 @@ def header(spec: BuildSpec) -> Header:
         simulated=spec.simulated,
         guard_distance_m=blocks.guard_m if blocks else None,
         task=spec.task,
-        arrays=(
-            Array(name="image", dtype=spec.images.dtype, shape=(len(bands), *size), role="image", bands=bands),
-            Array(name="mask", dtype="uint8", shape=size, role="mask"),
-        ),
+        arrays=arrays,
         builder=BuilderInfo(name=NAME, version=VERSION, parameters={"spec": spec.model_dump(mode="json")}),
     )

@@ -11,6 +11,7 @@ from rasterio.transform import from_origin
 from tidemark.datasets import build as engine
 from tidemark.datasets import build_spec
 from tidemark.datasets.build import build, builder_module, plan_data_set
+from tidemark.datasets.chips import ChipDataset
 from tidemark.datasets.plan import slug
 from tidemark.datasets.reader import open_split
 from tidemark.datasets.spec import load_manifest
@@ -250,6 +251,30 @@ def test_a_group_is_never_parted(folder, tmp_path):
         )
 
 
+def test_a_group_is_not_parted_by_folders_that_name_the_splits_either(folder):
+    for kind in ("images", "masks"):
+        for path in sorted(folder.joinpath(kind).iterdir()):
+            home = folder / ("train" if path.name[0] in "ab" else "test") / kind
+            home.mkdir(parents=True, exist_ok=True)
+            path.rename(home / f"lake-{path.name}")
+    named = {"images__pattern": "{split}/images/{group}-{id}_{date}.tif",
+             "labels__pattern": "{split}/masks/{group}-{id}.tif"}  # fmt: skip
+    with pytest.raises(ConfigError, match="are of one group"):
+        plan_data_set("custom", write_spec(folder, splits=None, **named))
+
+
+@pytest.mark.parametrize(("nodata", "size", "stored"), [(None, SIZE, True), (None, 8, False), (-32768, SIZE, False)])
+def test_whole_numbers_without_nodata_say_where_a_chip_leaves_its_image(folder, tmp_path, nodata, size, stored):
+    bands = [dict(band, nodata=nodata) for band in SPEC["bands"]]
+    built = make(write_spec(folder, bands=bands, chips__size=size), tmp_path / "out")
+    manifest, shards = open_split(built, "val")
+    assert ("valid" in [array.name for array in manifest.arrays]) == stored
+    beyond = next(i for i, chip in enumerate(shards[0].chip_ids) if chip.endswith("_24_48")) if size == SIZE else 0
+    sample = ChipDataset(built, "val")[beyond]
+    assert int(sample["valid"].sum()) == (16 * 8 if size == SIZE else 64)
+    assert all(band.pixels <= 2 * 40 * 56 for band in manifest.statistics)
+
+
 def test_folders_may_name_the_splits(folder, tmp_path):
     for kind in ("images", "masks"):
         for path in sorted(folder.joinpath(kind).iterdir()):
@@ -333,6 +358,19 @@ def test_a_bad_scene_is_left_out_and_named(folder, tmp_path, case, message):
         ),
         ({"classes": [{"name": "dry", "color": "#ffffff"}]}, "/classes"),
         ({"classes": [dict(c, values=[1]) for c in SPEC["classes"]]}, "belongs to two classes"),
+        (
+            {
+                "classes": [dict(c, values=[v]) for c, v in zip(SPEC["classes"], (1, "1"), strict=True)],
+                "labels": {"kind": "polygons", "pattern": "{id}.gpkg", "attribute": "kind", "outside": "dry"},
+            },
+            "belongs to two classes",
+        ),
+        ({"classes": [dict(c, values=[bool(i)]) for i, c in enumerate(SPEC["classes"])]}, "/classes/0/values"),
+        ({"bands": [{"name": "VV", "nodata": -99999}]}, "int16 cannot hold nodata -99999 of 'VV'"),
+        ({"bands": [{"name": "VV", "nodata": 0.5}]}, "int16 cannot hold nodata 0.5 of 'VV'"),
+        ({"bands": [{"name": "VV", "scale": 1e308}]}, "/bands/0/scale"),
+        ({"bands": [{"name": "VV"}, {"name": "VV", "index": 1}]}, "band names repeat"),
+        ({"bands": [{"name": f"b{i}"} for i in range(40)], "chips__size": 8192}, "a chip of"),
         ({"splits": {"fractions": {"train": 0.5, "test": 0.4}}}, "sum to 1"),
         ({"splits": {"scenes": {"train": ["a", "b"], "test": ["b"]}}}, "'b' is listed twice"),
         ({"splits": None}, "splits: name a rule"),
@@ -361,6 +399,13 @@ def test_a_specification_that_does_not_fit_the_files_is_refused(folder, changes,
     with pytest.raises(ConfigError) as caught:
         plan_data_set("custom", write_spec(folder, **changes))
     assert message in str(caught.value)
+
+
+def test_a_label_outside_of_the_folder_is_refused(folder):
+    (folder / "images" / "a_20210601.tif").rename(folder / "images" / "...tif")
+    spec = write_spec(folder, images__pattern="images/{id}.tif", labels__pattern="{id}/m.tif")
+    with pytest.raises(ConfigError, match="would lie outside of the folder"):
+        plan_data_set("custom", spec)
 
 
 @pytest.mark.parametrize(

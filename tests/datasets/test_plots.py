@@ -16,7 +16,7 @@ from tidemark.datasets.plots import (
     stretch,
 )
 from tidemark.datasets.reader import open_split
-from tidemark.datasets.spec import Band
+from tidemark.datasets.spec import Array, Band
 from tidemark.errors import FormatError, InputError
 
 
@@ -136,6 +136,36 @@ def test_named_chips_are_drawn_and_unknown_ones_refused(tiny_dataset, tmp_path):
     with pytest.raises(FormatError, match="no split 'x'"):
         contact_sheet(folder, "x", tmp_path / "b.png")
     assert not (tmp_path / "b.png").exists()
+
+
+def test_target_and_prediction_of_a_regression_are_drawn_though_the_image_has_another_grid(tiny_dataset, tmp_path):
+    bands = tuple(Band(name=name, scale=1e-4) for name in ("red", "nir"))
+    shapes = {"image": (2, 16, 16), "target": (2, 48, 48)}
+    arrays = (
+        *(Array(name=k, dtype="uint16", shape=v, role=k, bands=bands) for k, v in shapes.items()),
+        Array(name="valid", dtype="uint8", shape=(48, 48), role="valid"),
+    )
+
+    def make(rng, header):
+        return {a.name: rng.integers(1, 3000, a.shape).astype(a.dtype) for a in header.arrays}
+
+    folder = tiny_dataset(name="pairs", kind="regression", arrays=arrays, make=make)
+    manifest, sample = sample_of(folder)
+    sample["target"] = physical(sample["target"], bands)
+    sample |= {"prediction": sample["target"] * 0.9, "valid": np.arange(48 * 48).reshape(48, 48) > 9}
+    assert (chip_of(sample, manifest).panels[-2].rgb[0, :10] == to_rgb(NO_DATA_COLOR)).all()
+    titles = [panel.title for panel in chip_of(sample, manifest).panels]
+    assert [title.split(":")[0] for title in titles[-2:]] == ["target", "prediction"]
+    assert contact_sheet(folder, "train", tmp_path / "sheet.png").exists()
+
+
+def test_heading_and_notes_stay_within_the_picture(tiny_dataset):
+    manifest, sample = sample_of(tiny_dataset(kind="segmentation"))
+    figure = plot_sample(sample, manifest, suptitle="a long title " * 12)
+    renderer, (width, height) = figure.canvas.get_renderer(), figure.get_size_inches() * figure.dpi
+    for text in figure.texts:
+        box = text.get_window_extent(renderer)
+        assert 0 <= box.x0 and box.x1 <= width and 0 <= box.y0 and box.y1 <= height, text.get_text()
 
 
 def test_bands_that_do_not_fit_the_sample_are_refused(tiny_dataset):
