@@ -267,7 +267,8 @@ class ChipLoader:
                 for a in self.arrays
             }
             return tensors, {name: tensor.numpy() for name, tensor in tensors.items()}
-        full = self._ring.take({a.name: ((self.batch_size, *a.shape), a.dtype) for a in self.arrays})
+        rows = min(self.batch_size, self.sampler.n)
+        full = self._ring.take({a.name: ((rows, *a.shape), a.dtype) for a in self.arrays})
         buffers = {name: array[:count] for name, array in full.items()}
         return {name: torch.from_numpy(array) for name, array in buffers.items()}, buffers
 

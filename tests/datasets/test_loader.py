@@ -198,6 +198,11 @@ def test_evaluation_shares_are_disjoint_complete_and_in_order(size):
     assert chips == list(range(n))
 
 
+def test_a_batch_larger_than_the_data_takes_no_more_memory_than_they(tiny_dataset):
+    loader = ChipLoader(tiny_dataset(), "train", 10**9)
+    assert [len(batch["index"]) for batch in loader] == [loader.sampler.n]
+
+
 def test_a_kept_batch_never_changes(tiny_dataset):
     loader = ChipLoader(tiny_dataset(), "train", 1, prefetch=3)
     kept, copies = [], []
