@@ -6,6 +6,7 @@ their declared sizes must be those of the file.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache, partial
@@ -14,7 +15,8 @@ from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
-from rasterio import CRS
+from rasterio.crs import CRS
+from rasterio.errors import CRSError
 
 from ..datasets import raster
 from ..datasets.reader import Shard
@@ -230,8 +232,14 @@ def _offset(path: Path, grid: raster.Grid, place: ChipPlace, strict: bool = True
 
 
 @lru_cache(maxsize=256)
-def _same_crs(one: str, other: str) -> bool:
-    return CRS.from_wkt(one) == CRS.from_wkt(other)
+def _same_crs(stated: str, found: str) -> bool:
+    """Whether a manifest's CRS, WKT or an EPSG code, is that of a raster. Raises FormatError where it is none."""
+    code = re.fullmatch(r"EPSG:(\d{1,6})", stated)
+    try:
+        own = CRS.from_epsg(int(code[1])) if code else CRS.from_wkt(stated)
+    except CRSError as error:
+        raise FormatError(f"the data set states a CRS that is none ({error})"[:300], where=stated[:80]) from None
+    return own == CRS.from_wkt(found)
 
 
 def _touches(offset: tuple[int, int], place: ChipPlace, grid: raster.Grid) -> bool:

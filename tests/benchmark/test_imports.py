@@ -7,12 +7,13 @@ import os
 import pickle
 import struct
 import zipfile
+from dataclasses import replace
 
 import numpy as np
 import pytest
 import rasterio
 from tidemark.benchmark.evaluate import evaluate_run
-from tidemark.benchmark.foreign_files import chip_places
+from tidemark.benchmark.foreign_files import chip_places, find_sources
 from tidemark.benchmark.imports import import_predictions
 from tidemark.benchmark.records import read_result
 from tidemark.benchmark.tables import rows, tables
@@ -213,6 +214,22 @@ def test_a_map_that_ends_inside_a_scene_or_lies_between_its_pixels_is_refused(sc
     with pytest.raises(FormatError, match="1 files belong to no chip and no scene of this split: elsewhere.tif"):
         import_predictions([tmp_path / "elsewhere.tif"], folder, "test", tmp_path / "run")
     assert not list(tmp_path.glob("run/**/*.*"))
+
+
+def test_a_crs_that_the_data_set_states_as_a_code_is_compared_with_a_rasters(tiny, tmp_path):
+    places = chip_places(*open_split(tiny, "test"))
+    labels = truth(tiny)
+    for name, crs in (("here", "EPSG:32622"), ("polar", "EPSG:3413")):
+        for chip, place in places.items():
+            array = np.where(labels[chip] == 255, 0, labels[chip])
+            write_tif(tmp_path / name / f"{chip}.tif", array, crs=crs, transform=rasterio.Affine(*place.transform))
+    assert score(import_predictions([tmp_path / "here"], tiny, "test", tmp_path / "run")).headline.value == 1
+    with pytest.raises(FormatError, match="another CRS than chip"):
+        import_predictions([tmp_path / "polar"], tiny, "test", tmp_path / "other")
+    chip, place = next(iter(places.items()))
+    with pytest.raises(FormatError, match="the data set states a CRS that is none"):
+        files = [tmp_path / "here" / f"{chip}.tif"]
+        find_sources(files, {chip: replace(place, crs="EPSG:none")}, SIZE, "prediction", tmp_path)
 
 
 def test_missing_and_repeated_chips_are_counted_and_named(tiny, tmp_path):
