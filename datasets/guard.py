@@ -16,7 +16,7 @@ import numpy as np
 from ..errors import FormatError
 from .codecs import BLOSC_CODECS, BLOSC_FILTER, first_bad_blosc_header
 from .plan import MAX_CHIP_ID_BYTES
-from .shard import FORMAT_ATTRIBUTE, chunk_places, meta_fields, storage_codec
+from .shard import FORMAT_ATTRIBUTE, chunk_places, meta_fields, storage_codec, usable_ids
 from .spec import FORMAT_VERSION, Array, Header
 
 _FILTERS = {
@@ -160,6 +160,10 @@ def _layout(file, header: Header, split: str, chips: int, file_bytes: int, codec
     for name in transformed:
         header.array(name)
 
+    checks = [("checksum_meta", "<u8"), *((f"checksum_{a.name}", "<u8") for a in header.arrays)]
+    row = np.dtype([*meta_fields(transformed), *checks])
+    if chips * row.itemsize > file_bytes:  # before anything of this length is made
+        raise FormatError(f"{chips} chips need {chips * row.itemsize} bytes of metadata, the file has {file_bytes}")
     codec = storage_codec(header, codec)
     places = {}
     for array in header.arrays:
@@ -174,14 +178,10 @@ def _layout(file, header: Header, split: str, chips: int, file_bytes: int, codec
                 raise FormatError(
                     f"array {array.name}: chunk {bad} declares another size than {array.chip_bytes} bytes"
                 )
-    return Layout(places, _read_rows(file, header, chips, file_bytes, transformed), transformed)
+    return Layout(places, _read_rows(file, row, chips), transformed)
 
 
-def _read_rows(file, header: Header, chips: int, file_bytes: int, transformed: tuple[str, ...]) -> np.ndarray:
-    checks = [("checksum_meta", "<u8"), *((f"checksum_{a.name}", "<u8") for a in header.arrays)]
-    dtype = np.dtype([*meta_fields(transformed), *checks])
-    if chips * dtype.itemsize > file_bytes:
-        raise FormatError(f"{chips} chips need {chips * dtype.itemsize} bytes of metadata, the file has {file_bytes}")
+def _read_rows(file, dtype: np.dtype, chips: int) -> np.ndarray:
     rows = np.empty(chips, dtype)
     for name in dtype.names:
         field = dtype[name]
@@ -189,7 +189,6 @@ def _read_rows(file, header: Header, chips: int, file_bytes: int, transformed: t
         if dataset.id.get_offset() is None:
             raise FormatError(f"array {name} has no data")
         rows[name] = dataset[()]
-    ids = rows["chip_id"]
-    if len(np.unique(ids)) != chips or any(not i or not i.isascii() for i in ids.tolist()):
+    if not usable_ids(rows["chip_id"]):
         raise FormatError(f"chip ids must be unique ASCII strings of up to {MAX_CHIP_ID_BYTES} characters")
     return rows

@@ -22,6 +22,7 @@ from .files import atomic_path, check_room, sha256_file, write_atomic
 from .hub_errors import explain
 from .hub_reference import Reference, parse_reference, read_lock, resolve
 from .reader import PARTIAL_NAME
+from .shard import load_index
 from .spec import MANIFEST_NAME, Manifest, ShardEntry, load_manifest, manifest_sha256
 
 LOCK_NAME = "tidemark.lock.json"
@@ -175,7 +176,7 @@ def _with_scenes(
     found = []
     for entry in entries:
         index = checked_file(reference, commit, entry.index_path, entry.index_bytes, entry.index_sha256)
-        if np.isin(np.load(index, allow_pickle=False)["scene"], wanted).any():
+        if np.isin(load_index(index, manifest, entry, f"{reference}/{entry.index_path}")[0]["scene"], wanted).any():
             found.append(entry)
     if not found:
         raise InputError("no chip lies there", where=reference, hint="check the box: west south east north, degrees")

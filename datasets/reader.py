@@ -278,6 +278,9 @@ def pulled_shards(folder: str | Path) -> set[str] | None:
     if not marker.exists():
         return None
     try:
-        return set(json.loads(marker.read_bytes()))
-    except (ValueError, TypeError) as error:
-        raise FormatError(f"not a list of shards ({error})", where=marker, hint="remove it and pull again") from None
+        paths = json.loads(marker.read_bytes())
+    except (OSError, ValueError, RecursionError):
+        paths = None
+    if not (isinstance(paths, list) and all(isinstance(path, str) for path in paths)):
+        raise FormatError("not a list of shards", where=marker, hint="remove it and pull again")
+    return set(paths)

@@ -7,6 +7,7 @@ chips are small is contiguous. Beside the data stand per-chip geometry and XXH3-
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 
 import h5py
 import numpy as np
@@ -14,7 +15,7 @@ import xxhash
 
 from ..errors import FormatError
 from .plan import MAX_CHIP_ID_BYTES
-from .spec import Array, Header
+from .spec import Array, Header, Manifest, ShardEntry
 
 SMALL_CHIP_BYTES = 64 << 10
 FORMAT_ATTRIBUTE = "tidemark_format"
@@ -42,6 +43,36 @@ def index_dtype(arrays: Sequence[Array], transformed: Sequence[str]) -> np.dtype
     """Row of the sidecar: metadata, then byte offset, stored size and checksum of the chip in every array."""
     places = [(f"{a.name}_{what}", "<u8") for a in arrays for what in ("offset", "size", "checksum")]
     return np.dtype([*meta_fields(transformed), ("checksum_meta", "<u8"), *places])
+
+
+def load_index(path: Path, manifest: Manifest, entry: ShardEntry, where: object = None) -> tuple[np.ndarray, list[str]]:
+    """Rows (N,) of a sidecar of unknown origin, and the arrays with grids of their own.
+
+    Raises FormatError, before anything of the declared length is made, where it is not that of the shard.
+    """
+    where = where or path
+    try:
+        with open(path, "rb") as file:
+            version, (shape, _, dtype) = np.lib.format.read_magic(file), np.lib.format.read_array_header_1_0(file)
+            start = file.tell()
+    except Exception as error:  # whatever NumPy makes of a damaged header
+        raise FormatError(f"not a NumPy array file ({error})", where=where) from None
+    transformed = sorted(n.removeprefix("transform_") for n in dtype.names or () if n.startswith("transform_"))
+    if version != (1, 0) or dtype != index_dtype(manifest.arrays, transformed) or shape != (entry.chips,):
+        raise FormatError("does not have the fields and rows of the shard", where=where)
+    if (found := path.stat().st_size) != (expected := start + entry.chips * dtype.itemsize):
+        raise FormatError(f"{entry.chips} chips take {expected} bytes, found {found}", where=where)
+    rows = np.fromfile(path, dtype, offset=start)
+    if not usable_ids(rows["chip_id"]):
+        raise FormatError("chip ids must be unique ASCII strings", where=where)
+    if rows["scene"].min() < 0 or rows["scene"].max() >= len(manifest.scenes):
+        raise FormatError("names a scene that does not exist", where=where)
+    return rows, transformed
+
+
+def usable_ids(ids: np.ndarray) -> bool:
+    """Whether chip ids (N,) are unique ASCII strings."""
+    return len(np.unique(ids)) == len(ids) and all(i and i.isascii() for i in ids.tolist())
 
 
 def meta_checksums(rows: np.ndarray, transformed: Sequence[str]) -> np.ndarray:

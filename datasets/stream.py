@@ -25,7 +25,7 @@ from .hub import checked_file, remote_manifest
 from .hub_errors import explain
 from .hub_reference import Reference, parse_reference, resolve
 from .reader import Shard
-from .shard import checksum, index_dtype, meta_checksums, storage_codec
+from .shard import checksum, load_index, meta_checksums, storage_codec
 from .spec import Manifest, ShardEntry
 
 SCHEME = "hf://"
@@ -70,24 +70,17 @@ class RemoteShard(Shard):
     def _from_index(self) -> Layout:
         entry, manifest = self.entry, self.manifest
         path = checked_file(self.reference, self.commit, entry.index_path, entry.index_bytes, entry.index_sha256)
-        try:
-            index = np.load(path, allow_pickle=False)
-        except (OSError, ValueError) as error:
-            raise FormatError(f"not a NumPy array file ({error})", where=self._place(entry.index_path)) from None
-        names = index.dtype.names or ()
-        transformed = sorted(n.removeprefix("transform_") for n in names if n.startswith("transform_"))
-        if index.dtype != index_dtype(manifest.arrays, transformed) or index.shape != (entry.chips,):
-            raise FormatError("does not have the fields and rows of the shard", where=self._place(entry.index_path))
+        index, transformed = load_index(path, manifest, entry, where=self._place(entry.index_path))
+        names = index.dtype.names
         codec = storage_codec(manifest, manifest.codec)
         places = {}
         for array in manifest.arrays:
             offset, size = index[f"{array.name}_offset"], index[f"{array.name}_size"]
             ends = offset.astype(np.float64) + size
-            if ends.max(initial=0) > entry.bytes or codec == "none" and (size != array.chip_bytes).any():
+            own = codec if array.shape else "none"  # one value per chip is a column, as the metadata
+            if ends.max(initial=0) > entry.bytes or own == "none" and (size != array.chip_bytes).any():
                 raise FormatError(f"array {array.name} lies outside the shard", where=self._place(entry.index_path))
-            places[array.name] = Places(offset, size, codec)
-        if index["scene"].min(initial=0) < 0 or index["scene"].max(initial=0) >= len(manifest.scenes):
-            raise FormatError("names a scene that does not exist", where=self._place(entry.index_path))
+            places[array.name] = Places(offset, size, own)
         sums = [(n, f"checksum_{n.removesuffix('_checksum')}") for n in names if n.endswith("_checksum")]
         renamed = np.dtype([(dict(sums).get(n, n), index.dtype[n]) for n in names])
         rows = index.view(renamed)
@@ -106,7 +99,8 @@ class RemoteShard(Shard):
         if out is None:
             out = np.empty((len(indices), *stored.shape), stored.dtype)
         frames = self._frames(array, [int(i) for i in indices])
-        for row, i in zip(out, indices, strict=True):
+        chips = out if stored.shape else out[:, None]  # a view of each chip, never a copied scalar
+        for row, i in zip(chips, indices, strict=True):
             frame = memoryview(frames[int(i)])
             try:
                 if stored.codec == "none":
@@ -117,7 +111,7 @@ class RemoteShard(Shard):
                 self._forget(indices)
                 raise ChecksumError(f"does not decode ({error})", where=self._name(array, int(i))) from None
         try:
-            for row, i in zip(out, indices, strict=True):
+            for row, i in zip(chips, indices, strict=True):
                 self._check(stored, array, int(i), checksum(row))
         except ChecksumError:
             self._forget(indices)

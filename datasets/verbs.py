@@ -80,7 +80,7 @@ def simulate(
     from .simulate import simulate_scenes
 
     number, options = 12 if scenes is None else scenes, {"name": name, "val": val, "test": test}
-    paths = simulate_scenes(out, number, size or 1024, seed, looks, **options)
+    paths = simulate_scenes(out, number, 1024 if size is None else size, seed, looks, **options)
     print(f"{len(paths)} simulated scenes in {out}; next: tidemark build custom --spec {out / 'spec.yaml'}")
 
 

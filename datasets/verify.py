@@ -13,7 +13,7 @@ from ..errors import ChecksumError, FormatError, TidemarkError
 from .files import sha256_file
 from .manifest import content_sha256
 from .reader import PARTIAL_NAME, Shard, pulled_shards
-from .shard import index_dtype
+from .shard import load_index, meta_fields
 from .spec import MANIFEST_NAME, Manifest, ShardEntry, canonical_json, load_manifest
 from .split_map import MAP_NAME
 from .statistics import TRAIN, Tally
@@ -96,10 +96,10 @@ def _check_shard(folder: Path, manifest: Manifest, entry: ShardEntry, deep: bool
     if (found := sha256_file(index)) != entry.index_sha256:
         return [*problems, f"{index}: sha256 expected {entry.index_sha256}, found {found}"], None
     try:
-        rows = np.load(index, allow_pickle=False)
-    except (OSError, ValueError) as error:
-        return [*problems, f"{index}: not a NumPy array file ({error})"], None
-    if rows.dtype != index_dtype(manifest.arrays, sorted(layout.transformed)) or len(rows) != shard.n:
+        rows, transformed = load_index(index, manifest, entry)
+    except FormatError as error:
+        return [*problems, str(error)], None
+    if transformed != sorted(layout.transformed):
         return [*problems, f"{index}: does not have the fields and rows of the shard"], None
     for array in manifest.arrays:
         places = layout.places[array.name]
@@ -107,8 +107,9 @@ def _check_shard(folder: Path, manifest: Manifest, entry: ShardEntry, deep: bool
         same &= rows[f"{array.name}_checksum"] == layout.rows[f"checksum_{array.name}"]
         if not same.all():
             problems.append(f"{index}: array {array.name}, chip {int(np.argmin(same))} lies elsewhere in the shard")
-    if rows["checksum_meta"].tolist() != layout.rows["checksum_meta"].tolist():
-        problems.append(f"{index}: the metadata differs from the shard's")
+    fields = *(name for name, *_ in meta_fields(transformed)), "checksum_meta"
+    if different := [name for name in fields if rows[name].tobytes() != layout.rows[name].tobytes()]:
+        problems.append(f"{index}: {', '.join(different)} differ from the shard's")
     return problems, None if tally is None else tally.to_json()
 
 

@@ -146,6 +146,25 @@ def test_a_declared_shape_of_four_tebibytes_allocates_nothing(blosc):
     assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - peak < 100_000  # KiB
 
 
+def test_chips_that_are_declared_but_not_stored_allocate_nothing(tiny_dataset, tmp_path):
+    labelled = tiny_dataset(chips=2, kind="classification", classes=3, shape=(2, 32, 32))
+    folder = Path(shutil.copytree(labelled, tmp_path / "copy"))
+    path, chips = first(folder).path, 1 << 28
+    with h5py.File(path) as file:
+        stated, columns = dict(file.attrs), {name: (d.shape[1:], d.dtype) for name, d in file.items()}
+    path.unlink()
+    with h5py.File(path, "w", libver=("v108", "v108")) as file:
+        file.attrs.update(stated)
+        for name, (shape, dtype) in columns.items():
+            file.create_dataset(name, (chips, *shape), dtype)
+    manifest = load_manifest(folder)
+    entry = manifest.shards[0].model_copy(update={"chips": chips, "bytes": path.stat().st_size})
+    started = time.monotonic()
+    with pytest.raises(FormatError, match=rf"{chips} chips need \d+ bytes of metadata, the file has {entry.bytes}"):
+        Shard(folder, manifest, entry).open()
+    assert time.monotonic() - started < 1.0
+
+
 def test_a_chunk_that_inflates_beyond_its_size_is_refused(blosc):
     bomb = encode("blosc", np.zeros(64 << 20, np.uint8))
     with edit(blosc) as file:

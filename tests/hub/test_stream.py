@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import pickle
+import shutil
 from typing import get_args
 
 import numpy as np
@@ -13,7 +14,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from tidemark import ChipDataset, ChipLoader
 from tidemark.datasets import stream
-from tidemark.datasets.spec import Codec
+from tidemark.datasets.hub import pull
+from tidemark.datasets.spec import Codec, canonical_json, load_manifest
 from tidemark.datasets.stream import JOIN_GAP, chip_cache, joined
 from tidemark.errors import ChecksumError, FormatError, HubError, InputError
 
@@ -29,6 +31,34 @@ def test_streamed_chips_are_those_of_the_files(hub, tiny_dataset, codec):
     for a, b in zip(here, there, strict=True):
         assert a.keys() == b.keys() and a["chip_id"] == b["chip_id"]
         assert all(torch.equal(a[k], b[k]) for k in ("image", "mask", "valid", "transform"))
+
+
+@pytest.mark.parametrize("codec", get_args(Codec))
+@pytest.mark.parametrize("shape", [(2, 32, 32), (4, 128, 128)])
+def test_one_label_per_chip_is_streamed_whatever_the_codec_of_the_images(hub, tiny_dataset, codec, shape):
+    folder = tiny_dataset(kind="classification", classes=3, chips=3, codec=codec, shape=shape)
+    hub.publish_folder("org/tiny", folder, "v1.0.0")
+    here, there = ChipDataset(folder, "train"), ChipDataset(ADDRESS, "train", stream=True)
+    for a, b in zip(here, there, strict=True):
+        assert a["label"] == b["label"] and torch.equal(a["image"], b["image"])
+    for a, b in zip(ChipLoader(folder, "train", 4), ChipLoader(ADDRESS, "train", 4), strict=True):
+        assert torch.equal(a["label"], b["label"])
+
+
+@pytest.mark.parametrize("data", [b"", b"PK\x03\x04junk"])
+def test_a_sidecar_that_is_none_is_refused(hub, tiny_dataset, tmp_path, data):
+    folder = shutil.copytree(tiny_dataset(chips=3), tmp_path / "copy")
+    manifest = load_manifest(folder)
+    digest = {"index_bytes": len(data), "index_sha256": hashlib.sha256(data).hexdigest()}
+    shards = manifest.shards[0].model_copy(update=digest), *manifest.shards[1:]
+    (folder / shards[0].index_path).write_bytes(data)
+    (folder / "dataset.json").write_bytes(canonical_json(manifest.model_copy(update={"shards": shards})))
+    hub.publish_folder("org/tiny", folder, "v1.0.0")
+    message = r"org/tiny@1.0.0/train/train-0.idx: not a NumPy array file"
+    with pytest.raises(FormatError, match=message):
+        ChipDataset(ADDRESS, "train", stream=True)[0]
+    with pytest.raises(FormatError, match=message):
+        pull("org/tiny@1.0.0", tmp_path / "data", scenes=["train-0"])
 
 
 def test_the_loader_streams_too(hub, published):
