@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from .spec import Array, Band, BandStatistics, Header
+from .spec import Array, Band, BandStatistics, Header, holds
 
 TRAIN = "train"  # the split whose bands are counted
 BINS = 1 << 16
@@ -19,7 +19,7 @@ _DIGITS = 8  # of float statistics: below what the order of a vectorised sum can
 def valid_pixels(stored: np.ndarray, band: Band) -> np.ndarray:
     """bool, same shape: finite and not the band's nodata value."""
     valid = np.isfinite(stored) if stored.dtype.kind == "f" else np.ones(stored.shape, bool)
-    if band.nodata is not None:
+    if band.nodata is not None and holds(stored.dtype, band.nodata):
         valid &= stored != np.asarray(band.nodata, np.float64).astype(stored.dtype)
     return valid
 

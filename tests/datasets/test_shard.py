@@ -23,7 +23,7 @@ from tidemark.datasets.codecs import BLOSC_CODECS, decode, encode
 from tidemark.datasets.plan import ChipRef
 from tidemark.datasets.reader import open_split
 from tidemark.datasets.spec import Array, Band, BuilderInfo, ClassDef, Codec, Header, Task, manifest_schema
-from tidemark.datasets.statistics import Tally
+from tidemark.datasets.statistics import Tally, valid_pixels
 from tidemark.datasets.writer import write_shard
 from tidemark.errors import FormatError, SceneError
 
@@ -228,6 +228,12 @@ def test_float_percentiles_are_within_a_bin(tmp_path):
     assert found.pixels == valid.size and np.isclose(found.mean, valid.mean(), rtol=1e-6)
     assert np.allclose((found.p02, found.p98), np.percentile(valid, (2, 98)), rtol=0.01)
     assert tally.class_counts() == ({"a": 0, "b": 2}, 0)
+
+
+@pytest.mark.parametrize(("dtype", "nodata"), [("uint8", -9999.0), ("uint8", 256.0), ("uint8", 0.5), ("uint16", -1.0)])
+def test_a_nodata_value_that_the_dtype_cannot_hold_is_no_pixel(dtype, nodata):
+    values = np.arange(np.iinfo(dtype).max + 1).astype(dtype)
+    assert valid_pixels(values, Band(name="b0", nodata=nodata)).all()
 
 
 def test_outside_the_training_split_only_labels_are_counted():
