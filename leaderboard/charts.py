@@ -191,8 +191,8 @@ def pareto(points: Sequence[Point], *, lower: bool = False) -> Pareto:
 
 
 def short(text: str, most: int = 28) -> str:
-    """A label that fits into the plot."""
-    return text if len(text) <= most else text[: most - 1] + "…"
+    """A label that fits into the plot: its middle is cut, since names of one family differ at the end."""
+    return text if len(text) <= most else f"{text[: most // 2]}…{text[most // 2 + 1 - most :]}"
 
 
 def _place(text: str, x: float, y: float, taken: Sequence[tuple[float, float, float, float]]):

@@ -35,10 +35,16 @@ MAX_PAGE_BYTES = 3_000_000
 
 @dataclass(frozen=True)
 class Detail:
-    """How much of each row's evidence is on the page; the JSON file always holds all of it."""
+    """How much of each row's evidence is on the page; the JSON file always holds all of it.
+
+    ``words``: whether a row that was verified has its commands, notes and other words whole; a claimed one never has.
+    ``claims``: claimed rows of a table, the first by headline.
+    """
 
     units: int = 60
     config: bool = True
+    words: bool = True
+    claims: int = 100
 
     @property
     def shortened(self) -> bool:
@@ -56,7 +62,14 @@ class Board:
     networks: Sequence[Network] = ()
 
 
-DETAILS = (Detail(), Detail(15), Detail(15, config=False), Detail(0, config=False))  # the first that fits is taken
+DETAILS = (  # the first that fits is taken
+    Detail(),
+    Detail(15),
+    Detail(15, config=False),
+    Detail(0, config=False),
+    Detail(0, config=False, words=False, claims=10),
+    Detail(0, config=False, words=False, claims=1),
+)
 
 
 def build_site(records: str | Path | Sequence[str | Path], out: str | Path, speeds: str | Path | None = None) -> Path:
@@ -140,9 +153,10 @@ def _html(board: Board, maps: gallery.Maps, maps_left_out: int, detail: Detail) 
         "plain_json": plain_json,
         "unit_score": view.unit_score,
     }
+    shown = [view.with_claims(section, detail.claims) for section in board.sections]
     script = environment.loader.get_source(environment, "site.js")[0]
     text = environment.get_template("site.html").render(
-        by_task=by_task(board.sections),
+        by_task=by_task(shown),
         standings=[s for s in board.standings if not all(map(is_trivial, s.entries))],
         networks=by_place(board.networks),
         records=board.records,

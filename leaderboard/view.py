@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from ..benchmark.published import Published
 from ..benchmark.records import Speed
@@ -102,7 +102,8 @@ class Table:
     """One split of one data set version: rows in the order of the headline, and claimed ones apart.
 
     ``floor`` is the headline of the best trivial row (the frozen one where there is one), ``paretos`` are by figure
-    and device class, ``published`` are others' figures, ``absent`` the classes that occur nowhere and so have no score.
+    and device class, ``published`` are others' figures, ``absent`` the classes that occur nowhere and so have no score,
+    ``claims_left_out`` counts the claimed rows that the page has no room for.
     """
 
     anchor: str
@@ -122,6 +123,7 @@ class Table:
     published: Published | None
     has_skill: bool
     absent: tuple[str, ...]
+    claims_left_out: int = 0
 
     @property
     def headline(self) -> Column:
@@ -176,6 +178,12 @@ class Section:
     def main(self) -> Table:
         """The table of the test split, or the first there is."""
         return self.tables[0]
+
+
+def with_claims(section: Section, most: int) -> Section:
+    """The section with at most so many claimed rows a table."""
+    tables = (replace(t, claimed=t.claimed[:most], claims_left_out=len(t.claimed[most:])) for t in section.tables)
+    return replace(section, tables=tuple(tables))
 
 
 def may_show_maps(simulated: bool, licence: str | None) -> bool:

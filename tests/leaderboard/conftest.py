@@ -146,11 +146,17 @@ def record(
     )
 
 
-def submit(folder: Path, tier: str, *, label: str, seeds=3, team="Fenland Water Lab", statement=None, **more) -> Path:
-    """A submission of a trained model with its verification, in a folder of its own; ``more`` goes to ``record``."""
+def submit(
+    folder: Path, tier: str, *, label: str, seeds=3, team="Fenland Water Lab", statement=None, of_seed=None, **more
+) -> Path:
+    """A submission of a trained model with its verification, in a folder of its own.
+
+    ``more`` goes to ``record``, and so does what ``of_seed(seed)`` returns.
+    """
     runs, data, size = [], None, dict(bytes=1000)
     for seed in range(seeds):
-        found = {split: record(seed=seed, split=split, label=label, **more) for split in ("val", "test")}
+        own = of_seed(seed) if of_seed else {}
+        found = {split: record(seed=seed, split=split, label=label, **more, **own) for split in ("val", "test")}
         data = found["test"].dataset
         place = {key: artifact_path(f"/runs/{seed}/{key}", range(seeds)) for key in ("weights", "config")}
         runs.append(

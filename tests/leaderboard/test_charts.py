@@ -74,5 +74,6 @@ def test_labels_cover_neither_each_other_nor_a_point(pairs):
         assert not any(a[0] < b[2] and b[0] < a[2] and a[1] < b[3] and b[1] < a[3] for b in boxes[:i])
 
 
-def test_long_names_are_cut():
-    assert charts.short("x" * 40) == "x" * 27 + "…" and charts.short("unet") == "unet"
+def test_long_names_are_cut_in_the_middle_so_that_a_family_stays_told_apart():
+    assert charts.short("U-Net, resnet18; bands hh, hv, dem, hand") == "U-Net, resnet1…hv, dem, hand"
+    assert all(len(charts.short("x" * 40, most)) == most for most in (14, 27, 28)) and charts.short("unet") == "unet"

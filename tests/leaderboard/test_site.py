@@ -147,6 +147,47 @@ def test_evidence_is_shortened_and_said_to_be_before_a_page_grows_too_large(reco
         build_site(path, tmp_path / "none")
 
 
+def largest(records, folder, number):
+    """A claim of as many and as long words as a submission may have, of a letter that HTML writes as five."""
+    return records.submit(
+        folder,
+        "claimed",
+        label="'" * 98 + str(number),
+        team=f"Team {number}",
+        seeds=20,
+        of_seed=lambda seed: {"command": "'" * 3990 + str(seed), "note": "'" * 1990 + str(seed)},
+        statement={"title": "'" * 200, "training_data": ["'" * 500] * 50, "note": "'" * 2000},
+        model=f"net-{number}",
+        config="'" * 20_000,
+        packages={f"{i:02d}" + "'" * 490: "'" * 500 for i in range(100)},
+        arguments={f"{i}" + "'" * 490: "'" * 400 for i in range(10)},
+        speed=records.speed(50, "'" * 500),
+        **records.demo(2),
+    )
+
+
+def test_the_largest_claims_leave_the_page_whole(records, tmp_path):
+    records.save(tmp_path / "records", records.simulated(units=2, note="a note of the house"))
+    for number in range(5):
+        largest(records, tmp_path / "records", number)
+    page = build_site(tmp_path / "records", tmp_path / "site")
+    html = page.read_text()
+    assert page.stat().st_size < 2_000_000 and "shortened" not in html and "a note of the house" in html
+    assert html.count("Command, the first of 20") == 10 and "&#39;" * 5000 not in html
+
+
+def test_the_last_page_that_is_tried_cuts_words_and_leaves_claims_out(records, tmp_path, monkeypatch):
+    records.save(tmp_path / "records", records.simulated(units=2, note="a note of the house " + "w" * 1000))
+    for number in range(3):
+        records.submit(tmp_path / "records", "claimed", label=f"Net {number}", model=f"n{number}", **records.demo(2))
+    monkeypatch.setattr(site, "DETAILS", site.DETAILS[-1:])
+    html = build_site(tmp_path / "records", tmp_path / "site").read_text()
+    assert "a note of the house" in html and "w" * 500 not in html and "its words are cut" in html
+    assert html.count("2 more in leaderboard.json") == 2 and len(re.findall(r'class="name">Net \d<', html)) == 2
+    data = (tmp_path / "site" / "leaderboard.json").read_text()
+    assert all(f"Net {number}" in data for number in range(3))
+
+
 def test_a_small_file_that_unpacks_into_gigabytes_is_no_map(records, tmp_path):
     (path,) = records.save(tmp_path / "records", records.simulated())
     bomb = bytearray(records.png)
