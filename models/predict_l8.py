@@ -18,7 +18,8 @@ from .device import enough_memory
 from .harmonization.consistency import back_project
 from .l8_models import Interpolation, Networks, open_model
 from .l8_tiles import TileReader
-from .reflectance_cog import Strip, write_scene
+from .reflectance_cog import Strip, beside, write_scene
+from .scene_sources import check_apart
 from .tiling import blend_strips, make_tiling
 from .weights import Pretrained
 
@@ -55,7 +56,7 @@ def predict_landsat(
         uncertainty: also write ``…_sigma.tif``: standard deviation of each band, stored alike.
         consistent: hold the Landsat pixels' means, see ``harmonization.consistency``.
         mask_clouds: no data where QA_PIXEL says (dilated) cloud, cirrus or shadow.
-        overlap, tile, blend: see ``make_tiling``, in pixels of 10 m; 0.25 of 256 by default.
+        overlap, tile, blend: see ``make_tiling``, in pixels of 10 m; 0.25 of 256 by default; ``hann`` or ``crop``.
         device: see ``find_device``.
         batch_size: tiles per step.
         strict: stop at the first scene that cannot be used.
@@ -69,6 +70,8 @@ def predict_landsat(
         StorageError: a result cannot be written; what was there before stays.
     """
     out = Path(out)
+    if blend == "published":
+        raise InputError("the published tiles are for class maps", where="--blend", hint="take hann or crop")
     if not folders:
         raise InputError("no folder of Landsat-8 products given")
     model = open_model(weights, method, uncertainty, device)
@@ -111,6 +114,8 @@ def map_scene(
     batch_size: int | None = None,
 ) -> None:
     """Map one scene to ``out``; ``tiles`` are side, overlap and blend of ``make_tiling``."""
+    files = [*(path for path, _ in scene.bands.values()), *scene.pan.values()]
+    check_apart(files, [out, beside(out, "qa"), beside(out, "sigma")])
     with OpenScene(scene, model.with_pan) as opened:
         grid, own = sentinel2_grid(opened.grid, scene.id)
         tiling = make_tiling(grid.height, grid.width, *tiles)

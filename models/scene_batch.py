@@ -37,7 +37,7 @@ def predict_scenes(
         The class maps.
 
     Raises:
-        InputError: no scene could be mapped, or a result would replace a source.
+        InputError: no scene could be mapped, or a result would replace a source or another result.
         PartialResultError: some could not.
         StorageError: the results cannot be written; later scenes are not tried.
         DeviceError: there is no such device, or it has too little memory.

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from os.path import realpath
 from pathlib import Path
 
 import numpy as np
@@ -148,12 +149,16 @@ def open_scene(
 
 
 def check_apart(source: str | Path | Sequence[str | Path] | SceneFiles, results: Iterable[Path]) -> None:
-    """InputError where a result would replace a file of the scene itself."""
+    """InputError where a result would replace a file of the scene itself, or another result."""
     paths = source.paths if isinstance(source, SceneFiles) else [source] if isinstance(source, str | Path) else source
-    own = {Path(path).absolute() for path in paths}
+    own, taken = set(map(realpath, paths)), set()
     for path in results:
-        if path.absolute() in own:
+        place = realpath(path)
+        if place in own:
             raise InputError("the map would replace its own scene", where=path, hint="give another --out")
+        if place in taken:
+            raise InputError("two results would be this file", where=path, hint="give other names")
+        taken.add(place)
 
 
 def _lacks_orbit(path: Path, pretrained: Pretrained) -> bool:

@@ -489,3 +489,20 @@ def test_a_whole_landsat_scene_s_width_is_mapped_strip_by_strip(tmp_path):
     with rasterio.open(tmp_path / "big.tif") as file:
         assert file.shape == (599, 23_099) and file.overviews(1)
         assert file.read(1, window=((400, 401), (23_000, 23_001))) == round((9_000 * 2.75e-5 - 0.2) * 1e4)
+
+
+def test_a_result_never_replaces_a_file_of_its_scene(tmp_path):
+    scene = add_scene(tmp_path)
+    band, quality = (next(scene.glob(f"*_{name}.TIF")) for name in ("SR_B2", "QA_PIXEL"))
+    (tmp_path / "link").symlink_to(scene)
+    before = band.read_bytes(), quality.read_bytes()
+    (tmp_path / "o_qa.tif").symlink_to(quality)
+    for out in (band, tmp_path / "link" / band.name, tmp_path / "o.tif"):
+        with pytest.raises(InputError, match="would replace its own scene"):
+            predict_landsat([scene], out, method="nearest")
+    assert (band.read_bytes(), quality.read_bytes()) == before
+
+
+def test_the_published_tiles_are_refused_before_any_work(source, tmp_path):
+    with pytest.raises(InputError, match="published tiles are for class maps.*take hann or crop"):
+        predict_landsat([source], tmp_path / "o.tif", method="nearest", blend="published")

@@ -378,8 +378,16 @@ def test_without_any_map_the_end_is_bad_input(several, tmp_path):
 def test_what_would_replace_or_repeat_a_scene_is_refused_before_any_work(several, tmp_path):
     file = several / "s1_as" / "scene01_s1_as.tif"
     before = file.read_bytes()
-    with pytest.raises(InputError, match="would replace its own scene"):
-        predict_scene(file, weights(ORBITS[:2]), file)
+    (tmp_path / "link").symlink_to(several / "s1_as")
+    for out in (file, file.parent / ".." / "s1_as" / file.name, tmp_path / "link" / file.name):
+        with pytest.raises(InputError, match="would replace its own scene"):
+            predict_scene(file, weights(ORBITS[:2]), out)
+    for polygons in ("o.tif", "o_probability.tif"):
+        with pytest.raises(InputError, match="two results would be this file"):
+            predict_scene(file, weights(ORBITS[:2]), tmp_path / "o.tif", polygons=tmp_path / polygons)
+    with pytest.raises(InputError, match="a_probability.tif: two results would be this file"):
+        names = ("a.tif", "a_probability.tif")
+        predict_scenes([tmp_path / name for name in names], weights((Band(name="x"),)), tmp_path / "maps")
     with pytest.raises(InputError, match="1 names belong to several scenes: a"):
         find_scenes([tmp_path / "x" / "a.tif", tmp_path / "y" / "a.tif"], [weights((Band(name="x"),))])
     with pytest.raises(InputError, match="2 scenes where one is expected"):
