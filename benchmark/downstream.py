@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from . import reflectance
 from .boundary import boundary_counts, boundary_f1
-from .metrics import ratio
+from .metrics import none, ratio
 from .uncertainty import Estimate, estimate
 
 RED, NIR = 2, 3
@@ -176,12 +176,19 @@ def _cell(found: Estimate | None) -> str:
 
 
 def as_json(found: Mapping[str, Mapping[str, Estimate]], settings: Settings, facts: Mapping[str, object]) -> str:
-    """The same with every seed's score."""
+    """The same with every seed's score; null where it is not defined."""
     rows = {
         row: {
-            key: {"mean": e.mean, "sd": e.sd, "low": e.low, "high": e.high, "seeds": e.seeds.tolist()}
+            key: {
+                "mean": none(e.mean),
+                "sd": None if e.sd is None else none(e.sd),
+                "low": e.low,
+                "high": e.high,
+                "seeds": list(map(none, e.seeds)),
+            }
             for key, e in own.items()
         }
         for row, own in found.items()
     }
-    return json.dumps({"settings": asdict(settings), **facts, "rows": rows}, indent=2, sort_keys=True) + "\n"
+    content = {"settings": asdict(settings), **facts, "rows": rows}
+    return json.dumps(content, indent=2, sort_keys=True, allow_nan=False) + "\n"

@@ -11,6 +11,7 @@ from tidemark.benchmark import downstream as tables
 from tidemark.benchmark import reflectance as reflectance_metrics
 from tidemark.benchmark.downstream import Location, Settings
 from tidemark.benchmark.downstream_run import downstream, read_location, read_parcels, read_series
+from tidemark.benchmark.uncertainty import Estimate
 from tidemark.datasets.simulate import l8s2_series
 from tidemark.datasets.simulate.world import CROPS, SOIL
 from tidemark.errors import InputError
@@ -88,6 +89,13 @@ def test_the_gain_is_the_difference_of_the_scores_and_its_interval_is_paired():
     width = own["parcel_iou"].high - own["parcel_iou"].low
     assert 0 < own["parcel_iou_gain"].high - own["parcel_iou_gain"].low < width
     assert "net" in tables.as_markdown(found)
+
+
+def test_a_figure_that_is_not_defined_is_null():
+    found = {"bicubic": {"ndvi_r": Estimate(np.array([np.nan])), "ndvi_rmse": Estimate(np.array([0.25, np.nan]))}}
+    written = json.loads(tables.as_json(found, SMALL, {}), parse_constant=pytest.fail)["rows"]["bicubic"]
+    assert written["ndvi_r"] == {"mean": None, "sd": None, "low": None, "high": None, "seeds": [None]}
+    assert written["ndvi_rmse"] == {"mean": None, "sd": None, "low": None, "high": None, "seeds": [0.25, None]}
 
 
 def test_the_inside_of_a_parcel_keeps_ten_metres_from_its_edge():
