@@ -21,6 +21,7 @@ from .scores import as_metric, counts_of, estimates
 
 MAX_FILES = 100_000
 MAX_SETTINGS = 4  # in a row's name
+MAX_WORDS = 80  # characters of a setting, or of the data trained on: a stranger's recipe may hold anything
 NO_RECORDS = frozenset({"submission.json", "verification.json", "withdrawn.json"})
 
 
@@ -72,7 +73,8 @@ class Row:
             source = f"{data['NAME']} {data['VERSION']}"
         except (ConfigError, KeyError, TypeError):  # foreign predictions have no recipe of ours
             return None
-        return None if source == f"{self.dataset.name} {self.dataset.version}" else source
+        own = f"{self.dataset.name} {self.dataset.version}"
+        return None if source == own or len(source) > MAX_WORDS else source
 
     @property
     def label(self) -> str:
@@ -167,7 +169,8 @@ def _told_apart(row: Row, settings: list[dict[str, str]]) -> Row:
         counts = Counter(one.get(key) for one in settings).most_common(2)
         usual = len(counts) == 1 or counts[0][1] > counts[1][1]
         if not (usual and own.get(key) == counts[0][0]):
-            differing.append(f"{key.rpartition('.')[2].lower().replace('_', ' ')} {own.get(key, 'none')}")
+            words = f"{key.rpartition('.')[2].lower().replace('_', ' ')} {own.get(key, 'none')}"
+            differing.append(words if len(words) <= MAX_WORDS else f"{words[: MAX_WORDS - 1]}…")
     shown = differing[:MAX_SETTINGS] + ["…"] * (len(differing) > MAX_SETTINGS)
     return replace(row, variant=", ".join(shown))
 

@@ -154,9 +154,16 @@ def _standing(model: str | None, best: dict[str, BoardRow], zeros: Sequence[Froz
 
 
 def _table(group: list[BoardRow], zeros: Sequence[Frozen]) -> BoardTable:
-    named = told_apart([r.row for r in group])
+    teams: dict[tuple[str, bool], list[BoardRow]] = {}
+    for r in group:  # a stranger's recipe of the same name must not add its settings to one's own rows
+        teams.setdefault((plain_team(r.entry.team), r.entry.ranked), []).append(r)
+    named = (
+        replace(r, row=row)
+        for members in teams.values()
+        for r, row in zip(members, told_apart([m.row for m in members]), strict=True)
+    )
     ordered = sorted(
-        (replace(r, row=row) for r, row in zip(group, named, strict=True)),
+        named,
         key=lambda r: (
             not r.entry.ranked,
             r.row.headline.mean is None,

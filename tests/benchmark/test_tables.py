@@ -12,6 +12,7 @@ from tidemark.benchmark.figures import figures
 from tidemark.benchmark.published import Published, load_published, published_for
 from tidemark.benchmark.records import Interval, make_result, write_result
 from tidemark.benchmark.render import console, html, latex, markdown, replace_between_markers
+from tidemark.benchmark.rows import told_apart
 from tidemark.benchmark.scores import Counts, as_metric, estimates, unit_scores
 from tidemark.benchmark.tables import (
     Cell,
@@ -270,11 +271,18 @@ def test_rows_of_one_name_are_told_apart_by_their_recipes():
     assert [cells[0] for cells in made.cells] == ["U-Net", "U-Net"]  # nothing is known
 
 
+def test_the_settings_in_a_rows_name_are_cut():
+    made = rows(
+        [record(f"m{i}", config=f"TRAIN: {{LOSS: {'w' * 3000}{i}}}", label="U-Net", hit=80 - i) for i in range(2)]
+    )
+    assert all(row.label == f"U-Net; loss {'w' * 74}…" for row in told_apart(made))
+
+
 def test_weights_from_other_data_are_called_so():
     config = "DATA: {NAME: alps, VERSION: 2.0.0}"
     (row,) = rows([record("unet", config=config, label="U-Net")])
     assert row.label == "U-Net (trained on alps 2.0.0)"
-    for own in ("DATA: {NAME: toy, VERSION: 1.0.0}", "", "[", "DATA: 3"):
+    for own in ("DATA: {NAME: toy, VERSION: 1.0.0}", "", "[", "DATA: 3", f"DATA: {{NAME: {'w' * 90}, VERSION: 1}}"):
         assert rows([record("unet", config=own, label="U-Net")])[0].label == "U-Net"
 
 

@@ -50,6 +50,14 @@ def table(found, split="test"):
     return one
 
 
+def test_a_claim_of_the_same_name_adds_nothing_to_the_name_of_a_house_row(records):
+    house = water(records, "net", 0.8, config="TRAIN: {LOSS: bce}")
+    claim = water(records, "net", 0.9, config="TRAIN: {LOSS: dice, IS_WRONG: 1}", config_hash="0" * 8)
+    claim = dataclasses.replace(claim, id="claim", team="Others", tier="claimed")
+    found = table(board_tables([trivial(records), house, claim], []))
+    assert [r.row.label for r in found.rows] == ["net", "otsu", "net"]
+
+
 def test_models_that_differ_by_a_planted_gap_separate_and_twins_share_a_rank(records):
     board = [trivial(records), water(records, "good", 0.80), water(records, "better", 0.86)]
     twin = dataclasses.replace(
