@@ -46,6 +46,11 @@ class _StrictLoader(yaml.SafeLoader):
         self.depth -= 1
         return node
 
+    def fetch_flow_collection_start(self, token_class):
+        if self.flow_level >= MAX_DEPTH:  # the scanner looks far ahead, in quadratic time
+            raise ConfigError(f"line {self.line + 1}: nested deeper than {MAX_DEPTH} levels")
+        super().fetch_flow_collection_start(token_class)
+
     def construct_mapping(self, node, deep=False):
         keys = set()
         for key, _ in node.value:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import time
+
 import pytest
 from tidemark import configs
 from tidemark.errors import ConfigError
@@ -121,6 +123,13 @@ def test_python_in_any_disguise_is_refused_and_not_executed(tmp_path):
     with pytest.raises(ConfigError, match="tag"):
         configs.make_config({}, ["SEED", f"!!python/object/apply:os.system ['touch {canary}']"])
     assert not canary.exists()
+
+
+def test_deep_brackets_are_refused_at_once():
+    start = time.process_time()
+    with pytest.raises(ConfigError, match="line 2: nested deeper than 12 levels"):
+        configs.parse_yaml("# a list\n" + "[" * 9000)
+    assert time.process_time() - start < 0.2
 
 
 def test_an_alias_bomb_is_refused(tmp_path):
