@@ -10,7 +10,7 @@ import base64
 import hashlib
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -48,8 +48,8 @@ class Detail:
 
     @property
     def shortened(self) -> bool:
-        """Whether something is left out."""
-        return self != Detail()
+        """Whether something of a row is left out."""
+        return replace(self, claims=Detail.claims) != Detail()
 
 
 @dataclass(frozen=True)
@@ -64,10 +64,10 @@ class Board:
 
 DETAILS = (  # the first that fits is taken
     Detail(),
-    Detail(15),
-    Detail(15, config=False),
-    Detail(0, config=False),
-    Detail(0, config=False, words=False, claims=10),
+    Detail(claims=10),
+    Detail(15, claims=10),
+    Detail(15, config=False, claims=10),
+    Detail(0, config=False, claims=10),
     Detail(0, config=False, words=False, claims=1),
 )
 
