@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 STRIP_WIDTH, STRIP_HEIGHT, STRIP_MARGIN = 168, 26, 14
 PLOT_WIDTH, PLOT_HEIGHT = 720, 380
@@ -172,6 +173,8 @@ def pareto(points: Sequence[Point], *, lower: bool = False) -> Pareto:
         for p, (px, _) in zip(points, places, strict=True)
         if p.interval
     ]
+    line = _steps([places[i] for i in front], x.start, PLOT_HEIGHT - PLOT_BOTTOM)
+    taken += [(min(a, c) - 1, min(b, d) - 1, max(a, c) + 1, max(b, d) + 1) for (a, b), (c, d) in pairwise(line)]
     labels: dict[int, tuple[float, float, str]] = {}
     for i in [*front, *(i for i in range(len(points)) if i not in front)]:
         if (found := _place(points[i].label, *places[i], taken)) is not None:
@@ -187,7 +190,7 @@ def pareto(points: Sequence[Point], *, lower: bool = False) -> Pareto:
         )
         for i, p in enumerate(points)
     )
-    return Pareto(x, y, marks, _steps([places[i] for i in front], x.start, PLOT_HEIGHT - PLOT_BOTTOM))
+    return Pareto(x, y, marks, "M" + "L".join(f"{px} {py}" for px, py in line))
 
 
 def short(text: str, most: int = 28) -> str:
@@ -216,9 +219,9 @@ def _place(text: str, x: float, y: float, taken: Sequence[tuple[float, float, fl
     return None
 
 
-def _steps(places: Sequence[tuple[float, float]], left: float, bottom: float) -> str:
-    """Path of the front from the fastest model down to the axis, and from the most accurate one to the left."""
-    if not places:
-        return ""
-    (x, y), *others = places
-    return f"M{x} {bottom}V{y}" + "".join(f"H{x}V{y}" for x, y in others) + f"H{left}"
+def _steps(places: Sequence[tuple[float, float]], left: float, bottom: float) -> list[tuple[float, float]]:
+    """Corners of the front, from the axis below the fastest model to the axis left of the most accurate one."""
+    corners = [(places[0][0], bottom), places[0]]
+    for x, y in places[1:]:
+        corners += [(x, corners[-1][1]), (x, y)]
+    return [*corners, (left, corners[-1][1])]

@@ -60,10 +60,12 @@ def test_every_point_off_the_front_is_beaten_by_one_on_it(points):
 
 
 @given(st.lists(st.tuples(st.floats(1, 1e5), st.floats(0, 1)), min_size=2, max_size=10))
-def test_labels_cover_neither_each_other_nor_a_point(pairs):
+def test_labels_cover_neither_each_other_nor_a_point_nor_the_front(pairs):
     points = [charts.Point(f"model {i}", "t", "tip", *pair, None, False) for i, pair in enumerate(pairs)]
+    plot = charts.pareto(points)
+    corners = [tuple(map(float, corner.split())) for corner in plot.steps[1:].split("L")]
     boxes = []
-    for mark in charts.pareto(points).marks:
+    for mark in plot.marks:
         assert charts.PLOT_LEFT <= mark.x <= charts.PLOT_WIDTH and 0 <= mark.y <= charts.PLOT_HEIGHT
         if mark.label:
             x, y, anchor = mark.label
@@ -72,6 +74,8 @@ def test_labels_cover_neither_each_other_nor_a_point(pairs):
             boxes.append((left, y - 11, left + width, y + 3))
     for i, a in enumerate(boxes):
         assert not any(a[0] < b[2] and b[0] < a[2] and a[1] < b[3] and b[1] < a[3] for b in boxes[:i])
+        for (x0, y0), (x1, y1) in zip(corners, corners[1:], strict=False):
+            assert max(x0, x1) <= a[0] or min(x0, x1) >= a[2] or max(y0, y1) <= a[1] or min(y0, y1) >= a[3]
 
 
 def test_long_names_are_cut_in_the_middle_so_that_a_family_stays_told_apart():
