@@ -163,6 +163,8 @@ class Preprocess(nn.Module):
         for key in ("bands", "select", "derived"):
             if not isinstance(config[key], list | tuple):
                 raise ConfigError(f"preprocess {key} must be a list, found {type(config[key]).__name__}")
+            if key != "bands" and not all(isinstance(name, str) for name in config[key]):
+                raise ConfigError(f"preprocess {key} must be names, found {str(config[key])[:80]}")
         try:
             bands = [Band.model_validate(band) for band in config["bands"]]
         except ValidationError as error:
@@ -171,7 +173,7 @@ class Preprocess(nn.Module):
             mean, std, clip = (
                 None if config.get(key) is None else [float(v) for v in config[key]] for key in ("mean", "std", "clip")
             )
-        except (TypeError, ValueError):
+        except (TypeError, ValueError, OverflowError):
             raise ConfigError("preprocess mean, std and clip must be lists of numbers or null") from None
         return cls(
             bands,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from os.path import isdir, isfile
 from pathlib import Path
 
 from ..datasets.files import sha256_file
@@ -22,13 +23,13 @@ def find_weights(source: str | Path, revision: str | None) -> Path:
         WeightsError: neither a folder nor a repository that can be reached, or a pickle.
     """
     path = Path(source)
-    if path.is_file():
+    if isfile(path):  # of pathlib's, a name that is too long is an error
         if path.name == WEIGHTS_NAME:
             return path.parent
         if path.suffix in PICKLES:
             raise pickle_refused(path)
         raise WeightsError("is a file", where=path, hint=f"give the folder of {WEIGHTS_NAME} and {CONFIG_NAME}")
-    if path.is_dir():
+    if isdir(path):
         if revision is not None:
             raise WeightsError(f"a folder has no revision {revision!r}", where=path)
         return path / "weights" if not (path / CONFIG_NAME).exists() and (path / "weights").is_dir() else path

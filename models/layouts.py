@@ -40,6 +40,8 @@ def read_layout(path: Path) -> dict[str, tuple[tuple[int, ...], torch.dtype | st
     except FileNotFoundError:
         raise WeightsError("no weights here: the file is missing", where=path) from None
     except (SafetensorError, OSError) as error:
+        if path.is_dir():
+            raise WeightsError("is a folder", where=path) from None
         with open(path, "rb") as file:
             start = file.read(4)
         if start[:1] == b"\x80" or start == b"PK\x03\x04" or start[:2] == b"\x1f\x8b":

@@ -90,7 +90,7 @@ def find_model(name: str) -> Entry:
     return _ENTRIES[name]
 
 
-def create_model(name: str, spec: ModelSpec, **args: Any) -> nn.Module:
+def create_model(name: str, spec: ModelSpec, /, **args: Any) -> nn.Module:
     """A fresh model of a registered name.
 
     Args:
@@ -99,7 +99,8 @@ def create_model(name: str, spec: ModelSpec, **args: Any) -> nn.Module:
         args: the model's own arguments, see its class.
 
     Raises:
-        ConfigError: an unknown name or argument (with the valid ones), or a spec without the model's inputs.
+        ConfigError: an unknown name or argument (with the valid ones), arguments that make no model, or a spec
+            without the model's inputs.
     """
     entry = find_model(name)
     if not entry.trained:
@@ -117,8 +118,13 @@ def create_model(name: str, spec: ModelSpec, **args: Any) -> nn.Module:
             )
     import torch
 
+    try:
+        model = entry.build(spec, **args)
+    except (TypeError, ValueError, AttributeError, LookupError, ArithmeticError, RuntimeError) as error:
+        what = f"{args} make no {name} ({type(error).__name__}: {str(error)[:200]})"
+        raise ConfigError(what, where="MODEL.ARGS") from error
     # Convolutions run in channels-last when their weights lie so; on CPUs that is about four times as fast.
-    return entry.build(spec, **args).to(memory_format=torch.channels_last)
+    return model.to(memory_format=torch.channels_last)
 
 
 def _import_all() -> None:

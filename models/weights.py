@@ -16,19 +16,19 @@ from typing import Annotated, Any, Literal
 import torch
 from pydantic import Field, ValidationError, model_validator
 from torch import nn
+from torch.overrides import TorchFunctionMode
 
 from .. import _compat  # noqa: F401
-from ..datasets.context import context_scale
 from ..datasets.files import atomic_path, sha256_file, storage_error, write_atomic
 from ..datasets.spec import Band, ClassDef, Name, Strict, canonical_json, describe_validation
 from ..datasets.transforms import Preprocess
-from ..errors import ConfigError, TidemarkError, WeightsError
+from ..errors import TidemarkError, WeightsError
 from .calibration import Calibration
 from .card import model_card
 from .fetch import CONFIG_NAME, PICKLES, WEIGHTS_NAME, find_weights, pickle_refused
 from .harmonization.meaning import Meaning, SigmaScale
 from .layouts import check_finite, compare_layouts, layout, read_layout
-from .registry import ModelSpec, create_model
+from .registry import ModelSpec, create_model, find_model
 
 CARD_NAME = "README.md"
 MAX_CONFIG_BYTES = 4 << 20
@@ -55,9 +55,22 @@ class WeightsConfig(Strict):
 
     @model_validator(mode="after")
     def _complete(self) -> WeightsConfig:
+        if starting := sorted(STARTING_ARGS & self.args.keys()):
+            raise ValueError(f"args: {starting[0]} is for a fresh network, stored weights need none")
         if (self.harmonization is None) == (self.task_kind == "regression"):
             raise ValueError("harmonization belongs to a regression, which needs it")
+        if self.task_kind != "regression":
+            _check_classes(self)
         return self
+
+
+def _check_classes(config: WeightsConfig) -> None:
+    ids = [c.id for c in config.classes]
+    if len(ids) < 2 or ids != list(range(len(ids))):
+        raise ValueError("classes must have the ids 0, 1, … in order, at least two")
+    logits = 1 if config.task_kind == "segmentation" and len(ids) == 2 else len(ids)
+    if config.out_channels != logits:
+        raise ValueError(f"{len(ids)} classes need {logits} out_channels, found {config.out_channels}")
 
 
 @dataclass(frozen=True)
@@ -211,14 +224,12 @@ def from_pretrained(source: str | Path, revision: str | None = None) -> Pretrain
         raise
     except TidemarkError as error:
         raise WeightsError(error.what, where=folder / CONFIG_NAME, hint=error.hint) from None
-    given = {name: preprocess.channels for name in ("image", *filter(context_scale, config.in_channels))}
-    for name, channels in (given | ({"pan": pan.channels} if pan else {})).items():
-        if config.in_channels.get(name) != channels:
-            raise WeightsError(
-                f"the model takes {config.in_channels.get(name)} channels as {name}, its preprocessing gives "
-                f"{channels}",
-                where=folder / CONFIG_NAME,
-            )
+    given = dict.fromkeys(find_model(config.model).inputs, preprocess.channels) | ({"pan": pan.channels} if pan else {})
+    if config.in_channels != given:
+        raise WeightsError(
+            f"the model takes channels {config.in_channels}, its preprocessing gives {given}",
+            where=folder / CONFIG_NAME,
+        )
     load_weights(model, path)
     return Pretrained(
         model.eval(),
@@ -255,6 +266,8 @@ def _read_config(path: Path) -> WeightsConfig:
         if pickles:
             raise pickle_refused(pickles[0]) from None
         raise WeightsError(f"no weights here: {CONFIG_NAME} is missing", where=path.parent) from None
+    except OSError as error:
+        raise WeightsError(f"cannot be read ({error.strerror})", where=path) from None
     except ValidationError as error:
         raise WeightsError(describe_validation(error), where=path) from None
     except (ValueError, RecursionError) as error:
@@ -266,14 +279,15 @@ def _plain(config: WeightsConfig) -> dict[str, Any]:
     return config.model_dump(mode="json", exclude=absent)
 
 
+class _RealSteps(TorchFunctionMode):
+    """Leaves the steps of ``torch.linspace`` real on the meta device: Mix Transformers are made by their values."""
+
+    def __torch_function__(self, func, types, args=(), kwargs=None):
+        more = {"device": "cpu"} if func is torch.linspace else {}
+        return func(*args, **{**more, **(kwargs or {})})
+
+
 def _expected(config: WeightsConfig, spec: ModelSpec) -> dict[str, tuple[tuple[int, ...], torch.dtype]]:
-    """The layout that the configuration promises, without the memory it would take where the model allows that."""
-    try:
-        with torch.device("meta"):
-            return layout(create_model(config.model, spec, **config.args))
-    except TidemarkError:
-        raise
-    except NotImplementedError:  # a model that computes with numbers while it is made cannot be made without memory
+    """The layout that the configuration promises, without the memory it would take."""
+    with torch.device("meta"), _RealSteps():
         return layout(create_model(config.model, spec, **config.args))
-    except (TypeError, ValueError, RuntimeError, OverflowError) as error:
-        raise ConfigError(f"the arguments {config.args} make no {config.model} ({error})") from None

@@ -120,7 +120,7 @@ def test_weights_on_disk_give_the_same_model(name, tmp_path):
         spec=spec_of(name, task),
         args=SMALL.get(name, {}),
         preprocess_config=Preprocess(bands, normalization="none").to_config(),
-        classes=[ClassDef(id=i, name=str(i), color="#000000") for i in range(2)],
+        classes=[ClassDef(id=i, name=str(i), color="#000000") for i in range(2 if task == "segmentation" else 3)],
         card={"task_kind": task},
     )
     batch = inputs(name, 2, 64, 64)
@@ -150,6 +150,24 @@ def test_an_unknown_argument_names_the_nearest():
         create_model("unet", ModelSpec({"image": 2}, 1), encodr="resnet18")
     with pytest.raises(ConfigError, match="resnet18"):
         create_model("unet", ModelSpec({"image": 2}, 1), encoder="resnet-18")
+
+
+@pytest.mark.parametrize(
+    ("name", "args"),
+    [
+        ("patch-cnn", {"width": "abc"}),
+        ("patch-cnn", {"width": 4.5}),
+        ("unet", {"decoder_channels": 5}),
+        ("unet", {"encoder": 5}),
+        ("unet", {"name": "x"}),
+        ("unet", {"spec": 1}),
+        ("unet", {"encoder": "tu-hf-hub:owner/name"}),
+    ],
+)
+def test_arguments_that_make_no_network_end_in_one_line(name, args):
+    with pytest.raises(ConfigError, match=f"make no {name}|{name} has no argument|name without a colon") as caught:
+        create_model(name, ModelSpec({"image": 2}, 1), **args)
+    assert "\n" not in str(caught.value)
 
 
 def test_a_new_model_needs_one_decorator(monkeypatch):

@@ -217,6 +217,16 @@ def test_a_refused_file_leaves_the_model_as_it_was(saved, copy):
         ({"format_version": "9.0"}, "format_version"),
         ({"surprise": 1}, "surprise"),
         ({"preprocess": {}}, "preprocess"),
+        ({"preprocess": preprocess().to_config() | {"derived": [5]}}, "preprocess derived must be names"),
+        ({"preprocess": preprocess().to_config() | {"mean": [10**400, 0, 0]}}, "lists of numbers"),
+        ({"args": {"encoder": 5}}, "name without a colon, found 5"),
+        ({"args": {"encoder": "tu-hf-hub:owner/name"}}, "name without a colon"),
+        ({"args": {"encoder_weights": "imagenet"}}, "encoder_weights is for a fresh network"),
+        ({"args": {"name": "x", "spec": 1}}, "no argument 'name'"),
+        ({"in_channels": {"image": 3, "image_x2": 3}}, "its preprocessing gives {'image': 3}"),
+        ({"classes": []}, "at least two"),
+        ({"classes": [c.model_dump() for c in CLASSES[::-1]]}, "ids 0, 1, … in order"),
+        ({"out_channels": 2}, "2 classes need 1 out_channels, found 2"),
     ],
 )
 def test_a_configuration_that_does_not_fit_is_refused_in_one_line(copy, changes, message):
@@ -224,6 +234,32 @@ def test_a_configuration_that_does_not_fit_is_refused_in_one_line(copy, changes,
     with pytest.raises(WeightsError, match=message) as caught:
         from_pretrained(copy)
     assert "\n" not in str(caught.value)
+
+
+def test_a_configuration_takes_no_memory_before_it_fits(copy, monkeypatch):
+    tensors = []
+    made = torch.nn.Conv2d.reset_parameters
+    monkeypatch.setattr(
+        torch.nn.Conv2d, "reset_parameters", lambda self: (tensors.append(self.weight.device.type), made(self))
+    )
+    for args in ({"encoder": "mit_b0"}, {"encoder": "tu-convnext_atto"}):
+        change_config(copy, args=args)
+        with pytest.raises(WeightsError, match="do not fit"):
+            from_pretrained(copy)
+    assert set(tensors) == {"meta"}
+
+
+@pytest.mark.parametrize("name", ["config.json", "model.safetensors"])
+def test_a_folder_in_place_of_a_file_is_refused(copy, name):
+    (copy / name).unlink()
+    (copy / name).mkdir()
+    with pytest.raises(WeightsError, match=rf"{name}: (is a folder|cannot be read)"):
+        from_pretrained(copy)
+
+
+def test_a_name_that_is_too_long_is_no_folder():
+    with pytest.raises(WeightsError, match="no such folder"):
+        from_pretrained("a" * 5000)
 
 
 def test_broken_files_are_refused(copy, tmp_path):
