@@ -12,6 +12,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import rasterio
+from tidemark.benchmark import numpy_files
 from tidemark.benchmark.evaluate import evaluate_run
 from tidemark.benchmark.foreign_files import chip_places, find_sources
 from tidemark.benchmark.imports import import_predictions
@@ -302,11 +303,18 @@ def declared(shape, dtype="|u1"):
     return buffer.getvalue() + bytes(100)
 
 
-def test_a_damaged_header_is_refused(tiny, tmp_path):
+def test_a_damaged_header_is_refused_however_python_fails_on_it(tiny, tmp_path, monkeypatch):
     path = tmp_path / f"{next(iter(truth(tiny)))}.npy"
     header = b"{'descr': '|u1', 'fortran_order': False, 'shape': (64, 64, ".ljust(117) + b"\n"
     path.write_bytes(b"\x93NUMPY\x01\x00" + struct.pack("<H", len(header)) + header + bytes(64 * 64))
     with pytest.raises(FormatError, match="no NumPy array of numbers"):
+        import_predictions([path], tiny, "test", tmp_path / "run")
+
+    def fail(file):
+        raise SystemError("error return without exception set")
+
+    monkeypatch.setitem(numpy_files.HEADERS, (1, 0), fail)
+    with pytest.raises(FormatError, match="no NumPy array of numbers .error return"):
         import_predictions([path], tiny, "test", tmp_path / "run")
 
 
