@@ -24,10 +24,15 @@ class TidemarkError(Exception):
 
     def __str__(self) -> str:
         line = self.what if self.where is None else f"{self.where}: {self.what}"
-        return " ".join((line if self.hint is None else f"{line}; {self.hint}").split())
+        return printable(" ".join((line if self.hint is None else f"{line}; {self.hint}").split()))
 
     def __reduce__(self):  # keyword arguments survive the trip between worker processes
         return _rebuild, (type(self), self.what, None if self.where is None else str(self.where), self.hint)
+
+
+def printable(text: str) -> str:
+    """A line of text that may hold a stranger's names: control characters and their like as ``\\x1b`` or ``\\n``."""
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
 
 
 def _rebuild(kind: type[TidemarkError], what: str, where: str | None, hint: str | None) -> TidemarkError:

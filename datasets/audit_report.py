@@ -13,6 +13,7 @@ from jinja2 import Environment, PackageLoader
 from PIL import Image
 from pydantic import Field
 
+from ..errors import printable
 from .files import write_atomic
 from .reader import open_split
 from .spec import Manifest, Split, Strict, canonical_json, load_manifest
@@ -83,7 +84,7 @@ class AuditReport(Strict):
             if check.found > TEXT_PAIRS:
                 lines.append(f"{'':16}… {check.found} in all")
         lines.append("PASSED" if self.passed else f"FAILED: {', '.join(check.name for check in self.failed)}")
-        return "\n".join(lines) + "\n"
+        return "\n".join(map(printable, lines)) + "\n"
 
 
 def _classes(split: Split) -> str:

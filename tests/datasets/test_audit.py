@@ -164,6 +164,14 @@ def test_a_clean_data_set_passes_and_says_what_it_could_not_check(clean_report):
     assert clean_report.text().endswith("PASSED\n")
 
 
+def test_a_scenes_name_forges_no_line_of_the_report(clean_report):
+    forged = "train/a\n\x1b[31mPASSED"
+    check = Check(name="seams", title="Seams", status="fail", message="x", found=1, pairs=(Pair(first=forged),))
+    text = clean_report.model_copy(update={"checks": (check,)}).text()
+    assert "\x1b" not in text and r"train/a\n\x1b[31mPASSED" in text
+    assert text.endswith("FAILED: seams\n")
+
+
 def test_chips_cut_side_by_side_are_found_in_every_direction_though_each_is_stretched(tmp_path):
     splits, rng = clean(1), np.random.default_rng(5)
     wide, tall = texture(rng, SIZE, 3 * SIZE), texture(rng, 3 * SIZE, SIZE)
