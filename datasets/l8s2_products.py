@@ -26,6 +26,7 @@ PATTERNS = {
 PRODUCT = re.compile(
     r"S2[ABC]_MSIL2A_\d{8}T\d{6}_N(?P<baseline>\d{4})_R\d{3}_T\d{2}[A-Z]{3}_\d{8}T\d{6}", re.IGNORECASE
 )
+PRODUCT_ID = len("LC08_L2SP_199030_20210705_20210712_02_T1")
 
 
 def group(folder: Path) -> tuple[dict[str, dict], dict[tuple[str, str], dict]]:
@@ -33,14 +34,16 @@ def group(folder: Path) -> tuple[dict[str, dict], dict[tuple[str, str], dict]]:
     scenes: dict[str, dict] = {}
     landsat: dict[tuple[str, str], dict] = {}
     for kind, path, groups in find(folder, PATTERNS):
+        if kind != "s2" and _date(groups["date"]) is None:
+            continue
         if kind == "s2":
             product = PRODUCT.search(path)
             scene = product[0].upper() if product else path.rsplit("/", 1)[-1][:22].upper()
-            day = groups["time"][:8]
             entry = scenes.setdefault(
                 scene, {"bands": {}, "tile": groups["tile"].upper(), "time": groups["time"].upper()}
             )
-            entry |= {"baseline": product["baseline"] if product else None, "date": f"{day[:4]}-{day[4:6]}-{day[6:]}"}
+            day = _date(groups["time"][:8])
+            entry |= {"baseline": product["baseline"] if product else None, "date": day and day.isoformat()}
             place, key = entry["bands"], groups["band"].upper()
             if place.get(key) and groups["step"] == "20":  # a 20 m copy of a 10 m band
                 continue
@@ -59,6 +62,8 @@ def partner(folder: Path, scene: str, s2: dict, landsat: dict, max_days: int) ->
     """
     if s2["baseline"] is None:
         raise SceneError("no processing baseline in the product's name", where=scene, hint="keep the .SAFE folder")
+    if s2["date"] is None:
+        raise SceneError(f"no date: {s2['time']}", where=scene)
     if missing := [b for b in (*S2_BANDS, "SCL") if b not in s2["bands"]]:
         raise SceneError(f"{', '.join(missing)} missing", where=scene)
     grid = _check(folder, s2["bands"]["B02"], "uint16")
@@ -69,7 +74,7 @@ def partner(folder: Path, scene: str, s2: dict, landsat: dict, max_days: int) ->
             raise SceneError(f"{band} is not on the product's grid", where=folder / name)
     day, near = datetime.date.fromisoformat(s2["date"]), []
     for (place, date), l8 in sorted(landsat.items()):
-        days = abs((datetime.datetime.strptime(date, "%Y%m%d").date() - day).days)
+        days = abs((_date(date) - day).days)
         complete = {*L8_BANDS, "QA_PIXEL"} == set(l8["bands"]) and {"B8", "MTL"} == set(l8["pan"])
         if days > max_days or not complete:
             continue
@@ -82,6 +87,12 @@ def partner(folder: Path, scene: str, s2: dict, landsat: dict, max_days: int) ->
             where=scene,
         )
     l8 = min(near, key=lambda entry: entry[:3])[3]
+    for names in (l8["bands"].values(), l8["pan"].values()):
+        products = sorted({name.rsplit("/", 1)[-1][:PRODUCT_ID].upper() for name in names})
+        if len(products) > 1:
+            raise SceneError(
+                f"files of two processings of one Landsat scene: {', '.join(products)}", where=scene, hint="keep one"
+            )
     first = _check(folder, l8["bands"]["QA_PIXEL"], "uint16")
     for name in l8["bands"].values():
         with raster.open_raster(folder / name) as band:
@@ -90,6 +101,13 @@ def partner(folder: Path, scene: str, s2: dict, landsat: dict, max_days: int) ->
     if in_zone(_check(folder, l8["pan"]["B8"], "uint16"), grid.crs) is None:
         raise SceneError("the panchromatic band is in another zone", where=folder / l8["pan"]["B8"])
     return grid, l8
+
+
+def _date(digits: str) -> datetime.date | None:
+    try:
+        return datetime.datetime.strptime(digits, "%Y%m%d").date()
+    except ValueError:
+        return None
 
 
 def in_zone(grid: raster.Grid, crs: str) -> raster.Grid | None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import lru_cache
 from pathlib import Path
@@ -12,14 +12,14 @@ from typing import Any
 
 import numpy as np
 
-from ..errors import InputError, SceneError
+from ..errors import ConfigError, InputError, SceneError
 from .files import sha256_file
 from .footprints import EDGE_POINTS, corners_lonlat, near_blocks
 from .labelled import relative_error
 from .plan import Plan, SceneJob, group_shards
 from .raster import Grid, wgs84_bounds
 from .spec import Header, Scene, SkippedScene, SourceFile
-from .splits import connected_groups
+from .splits import by_group, connected_groups
 
 SIMULATED = "simulation.json"  # a source that holds it was made by ``tidemark simulate``
 ACQUIRED = "acquired.json"  # what ``tidemark acquire`` fetched
@@ -139,6 +139,16 @@ def ground_keys(grids: Mapping[str, Grid], guard_m: float = 0.0) -> dict[str, st
             edges = np.concatenate([np.stack([np.arange(len(ids)), group], axis=1), known[at[pairs]]])
             group = connected_groups(len(ids), edges)
     return {scene: ids[first] for scene, first in zip(ids, group, strict=True)}
+
+
+def deal(keys: Mapping[str, str], shares: Mapping[str, float], skipped: Sequence[SkippedScene]) -> dict[str, str]:
+    """``by_group`` of what is left; where that is too little, the ConfigError says why scenes were skipped."""
+    if not keys:
+        return {}
+    try:
+        return by_group(keys, shares)
+    except ConfigError as error:
+        raise ConfigError(error.what, hint="; ".join(s.reason for s in skipped[:3]) or None) from None
 
 
 def make_plan(

@@ -27,9 +27,18 @@ from ..dswe import FILL, MAX_DAYS, cloud_fault, code_counts, cover_fault, neares
 from ..labelled import IGNORE, relative_error
 from ..mosaic import Mosaic, overlap
 from ..plan import ChipRef, Plan, SceneJob
-from ..products import find, fractions, ground_keys, is_simulated, make_plan, read_text, relative_errors, source_files
+from ..products import (
+    deal,
+    find,
+    fractions,
+    ground_keys,
+    is_simulated,
+    make_plan,
+    read_text,
+    relative_errors,
+    source_files,
+)
 from ..spec import SkippedScene
-from ..splits import by_group
 
 FLOOR_DB = -50.0  # 1e-5 in power, in place of missing pixels while the image is smoothed
 MARGIN = 32  # pixels around a strip that the smoothing sees
@@ -67,9 +76,11 @@ def plan(source: Path, *, despeckle: float | None = None, held_out: float = 0.15
     if not granules:
         raise InputError("no PALSAR granule (AP_…_FBD_F…_RT1_HH.tif) here", where=folder)
     covers, skipped = {}, []
-    for path in (path for paths in tiles.values() for path in paths):
+    for kind, path in ((kind, path) for kind, paths in tiles.items() for path in paths):
         try:
             with raster.open_raster(folder / path) as opened:
+                if kind == "dswe":
+                    raster.check_bands(opened, "uint8", (1,))
                 covers[path] = raster.check_georeferenced(opened)
         except InputError as error:
             skipped.append(SkippedScene(id=Path(path).name, reason=str(relative_error(error, folder))))
@@ -103,7 +114,7 @@ def plan(source: Path, *, despeckle: float | None = None, held_out: float = 0.15
             parts.append((granule, grid, date.isoformat(), names, payload))
         except InputError as error:
             skipped.append(SkippedScene(id=granule, reason=str(relative_error(error, folder))))
-    split_of = by_group(ground_keys(grids), shares) if grids else {}
+    split_of = deal(ground_keys(grids), shares, skipped)
     return make_plan(
         header(despeckle, is_simulated(folder), held_out),
         folder,

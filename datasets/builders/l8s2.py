@@ -13,6 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -34,9 +35,9 @@ from ..l8s2_header import (
 from ..l8s2_products import FORMATS, L8_BANDS, group, in_zone, partner
 from ..labelled import relative_error
 from ..plan import ChipRef, Plan, SceneJob
-from ..products import fractions, is_simulated, make_plan, read_text, relative_errors, source_files
+from ..products import deal, fractions, ground_keys, is_simulated, make_plan, read_text, relative_errors, source_files
 from ..spec import SkippedScene
-from ..splits import by_group
+from ..splits import connected_groups
 
 TILE_CORE = 39  # chips of a side that no other tile holds: tiles begin every 100 km
 TILE_SIZE = 10980
@@ -62,15 +63,19 @@ def plan(source: Path, *, max_days: int = 1, split: str | None = None, held_out:
     if split not in (None, "by-tile"):
         raise InputError(f"products are split by tile, found split={split!r}", where=NAME)
     scenes, landsat = group(folder)
-    found, skipped = [], []
+    found, skipped = {}, []
     for scene, s2 in sorted(scenes.items()):
         try:
-            found.append((scene, s2, *partner(folder, scene, s2, landsat, max_days)))
+            found[scene] = (s2, *partner(folder, scene, s2, landsat, max_days))
         except InputError as error:
             skipped.append(SkippedScene(id=scene, reason=str(relative_error(error, folder))))
-    split_of = by_group({f[0]: f[1]["tile"] for f in found}, shares) if found else {}
+    last = {(s2["tile"], s2["time"], s2["baseline"]): scene for scene, (s2, *_) in found.items()}
+    for scene in sorted(set(found) - set(last.values())):  # the ids of its chips would be the same
+        del found[scene]
+        skipped.append(SkippedScene(id=scene, reason=f"{scene}: a later product of the same image is there"))
+    split_of = deal(_places({scene: (s2["tile"], grid) for scene, (s2, grid, _) in found.items()}), shares, skipped)
     parts = []
-    for scene, s2, grid, l8 in found:
+    for scene, (s2, grid, l8) in found.items():
         names = (*s2["bands"].values(), *l8["bands"].values(), *l8["pan"].values())
         payload = {"s2": s2, "l8": l8}
         sources = source_files(folder, names)
@@ -222,9 +227,29 @@ class Pair:
 
 
 def windows(height: int, width: int) -> list[raster.PixelWindow]:
-    """Whole chips of a tile, row by row; of a full tile those that no neighbouring tile holds as well."""
-    rows, columns = ((min(n // CHIP_SIZE, TILE_CORE) if n >= TILE_SIZE else n // CHIP_SIZE) for n in (height, width))
+    """Whole chips of a tile, row by row; of a full tile those that no neighbouring tile of its zone holds as well."""
+    rows, columns = _chips(height), _chips(width)
     return [(r * CHIP_SIZE, c * CHIP_SIZE, CHIP_SIZE, CHIP_SIZE) for r in range(rows) for c in range(columns)]
+
+
+def _chips(side: int) -> int:
+    return min(side // CHIP_SIZE, TILE_CORE) if side >= TILE_SIZE else side // CHIP_SIZE
+
+
+def _places(found: dict[str, tuple[str, raster.Grid]]) -> dict[str, str]:
+    """Scene id -> the first of the tiles that hang together with its own through the ground of their chips.
+
+    Chips of tiles in two zones, or of parts of tiles where these overlap, may show the same ground.
+    """
+    grids = {
+        scene: replace(grid, height=_chips(grid.height) * CHIP_SIZE, width=_chips(grid.width) * CHIP_SIZE)
+        for scene, (_, grid) in found.items()
+    }
+    tiles = sorted({tile for tile, _ in found.values()})
+    number = {scene: tiles.index(tile) for scene, (tile, _) in found.items()}
+    pairs = [(number[scene], number[first]) for scene, first in ground_keys(grids).items()]
+    groups = connected_groups(len(tiles), np.array(pairs))
+    return {scene: tiles[groups[at]] for scene, at in number.items()}
 
 
 def nearest(values: np.ndarray, source: raster.Affine6, target: raster.Affine6, size: int) -> np.ndarray:

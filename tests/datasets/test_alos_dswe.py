@@ -372,6 +372,16 @@ def test_a_tile_that_is_no_geotiff_is_named_and_not_used(folder, tmp_path):
         make(folder, tmp_path)
 
 
+def test_a_dswe_tile_of_another_type_is_named_and_not_used(folder):
+    path = add_dswe(folder, 0, codes=np.zeros((900, 900), np.uint16), date="20070711", tile="018099")
+    plan = plan_data_set("alos-dswe", folder)
+    assert len(plan.scenes) == 3 and [s.id for s in plan.skipped] == [path.name]
+    assert "expected dtype uint8, found uint16" in plan.skipped[0].reason
+    shutil.rmtree(next(folder.glob("dswe/*_018010_*")))
+    with pytest.raises(InputError, match="2 scenes or blocks cannot fill 3 splits; .*found uint16; .*no DSWE"):
+        plan_data_set("alos-dswe", folder)
+
+
 def test_the_same_bytes_from_one_and_two_workers(folder, tmp_path, real_workers):
     one = make(folder, tmp_path / "one")
     moved = folder.rename(tmp_path / "moved")

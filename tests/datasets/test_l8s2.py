@@ -19,6 +19,7 @@ from tidemark.datasets.audit import audit
 from tidemark.datasets.build import build, builder_module, plan_data_set
 from tidemark.datasets.builders import l8s2
 from tidemark.datasets.chips import ChipDataset
+from tidemark.datasets.raster import Grid
 from tidemark.datasets.reader import open_split
 from tidemark.datasets.spec import load_manifest
 from tidemark.datasets.verify import verify
@@ -352,6 +353,59 @@ def test_tiles_are_not_parted_and_the_next_tiles_ground_is_left_out(made):
     assert len(l8s2.windows(520, 600)) == 4
 
 
+def test_tiles_whose_chips_show_the_same_ground_stay_together(folder):
+    def part(east, size=520):
+        return Grid(size, size, (10, 0, 300_000 + east, 0, -10, 4_900_020), "EPSG:32631")
+
+    # two chips are 5 120 m wide, the part of the tile that they lie in 5 200 m
+    found = {"a": ("31TCJ", part(0)), "b": ("31TDJ", part(5_110)), "c": ("31TDJ", part(90_000)),
+             "d": ("31TEJ", part(95_120)), "e": ("31TFJ", part(90_000, 200))}  # fmt: skip
+    keys = l8s2._places(found)
+    assert keys == {"a": "31TCJ", "b": "31TCJ", "c": "31TCJ", "d": "31TEJ", "e": "31TFJ"}
+    for path in [*folder.rglob("T31TDJ_*"), *folder.glob("LC08_L*_199031_*/*.TIF")]:
+        with rasterio.open(path) as opened:
+            values, at = opened.read(1), opened.transform
+        write(path, values, at.c - 100_000, at.f, at.a, opened.driver)
+    split_of = {s.id[39:44]: s.split for s in plan_data_set("l8s2", folder).scenes}
+    assert split_of["31TCJ"] == split_of["31TDJ"] and len(set(split_of.values())) == 3
+
+
+def test_the_later_of_two_products_of_one_image_is_taken(folder):
+    first = next(folder.glob("S2A*T31TCJ*.SAFE"))
+    later = first.name.replace("135229", "150000")
+    shutil.copytree(first, folder / later)
+    plan = plan_data_set("l8s2", folder)
+    assert [s.id for s in plan.scenes if "31TCJ" in s.id] == [later.removesuffix(".SAFE")]
+    assert [(s.id, s.reason.split(": ")[1]) for s in plan.skipped] == [
+        (first.stem, "a later product of the same image is there")
+    ]
+
+
+def test_too_few_tiles_say_why_others_were_left_out(folder):
+    for tile in TILES[:2]:
+        next(folder.rglob(f"T{tile}_*_B02_10m.*")).unlink()
+    with pytest.raises(InputError, match="2 scenes or blocks cannot fill 3 splits; .*31TCJ.*B02 missing; .*31TDJ.*B02"):
+        plan_data_set("l8s2", folder)
+
+
+def test_a_landsat_product_with_an_impossible_date_is_no_product(folder):
+    level2 = next(folder.glob("LC08_L2SP_199030*"))
+    shutil.copytree(level2, folder / level2.name.replace("20210705", "20211399"))
+    for path in (folder / level2.name.replace("20210705", "20211399")).iterdir():
+        path.rename(path.with_name(path.name.replace("20210705", "20211399")))
+    assert len(plan_data_set("l8s2", folder).scenes) == 4
+
+
+def misdated(folder):
+    for path in list(folder.rglob("T31TCJ_20210705T105031_*")):
+        path.rename(path.with_name(path.name.replace("20210705", "20211399")))
+
+
+def processed_again(folder):
+    path = next(folder.rglob("LC08_L2SP_199030_*_SR_B3.TIF"))
+    shutil.copy(path, path.with_name(path.name.replace("20210712", "20220101")))
+
+
 def drop(pattern):
     def act(folder):
         for path in folder.rglob(pattern):
@@ -380,6 +434,8 @@ def replaced(pattern, change):
         (replaced("T31TCJ*B8A*", lambda p, v, t: write(p, v, t.c + 20, t.f, 20)), "B8A is not on the product's grid"),
         (replaced("*199030*SR_B4*", lambda p, v, t: write(p, v, t.c + 15, t.f, 30)), "not on the image's grid"),
         (replaced("*199030*QA*", lambda p, v, t: write(p, v, t.c, t.f, 30, crs="EPSG:32630")), "no complete Landsat"),
+        (misdated, "no date: 20211399T105031"),
+        (processed_again, "two processings of one Landsat scene: LC08_.*_20210712_02_T1, LC08_.*_20220101_"),
         (replaced("T31TCJ*SCL*", lambda p, v, t: p.write_text("<VRTDataset/>")), "not a GTiff or JP2OpenJPEG file"),
     ],
 )  # fmt: skip
