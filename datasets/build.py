@@ -24,11 +24,11 @@ from .. import errors
 from ..errors import FormatError, InputError, PartialResultError, SceneError, StorageError, TidemarkError
 from .card import data_card
 from .files import free_space, write_atomic
-from .journal import JOURNAL, adopted, check_writable, lock, remove_temporaries
+from .journal import JOURNAL, adopted, check_writable, lock, remove_temporaries, remove_unlisted
 from .manifest import assemble, split_rank
 from .plan import ChipRef, Plan, SceneJob, ShardJob
 from .plan_file import STAMPS
-from .spec import FORMAT_VERSION, MANIFEST_NAME, Header, Manifest, canonical_json, load_manifest
+from .spec import FORMAT_VERSION, MANIFEST_NAME, Manifest, canonical_json, load_manifest
 from .split_map import MAP_NAME, split_map
 
 __all__ = ["ChipRef", "Plan", "SceneJob", "ShardJob", "build", "plan_data_set", "run_task"]
@@ -95,14 +95,15 @@ def build(
     part = _part(shard)
     if merge and part:
         raise InputError("--merge puts the parts together, --shard makes one: give one of them", where=folder)
+    if (folder / MANIFEST_NAME).exists() and not (folder / JOURNAL).exists():  # nothing to do, so nobody to keep out
+        return _finished(plan, codec, folder, strict)
     check_writable(folder)
     with lock(folder, part):
         if part is None:
             remove_temporaries(folder)
         if (folder / MANIFEST_NAME).exists():
             shutil.rmtree(folder / JOURNAL, ignore_errors=True)
-            _require_same(load_manifest(folder), plan, codec, folder)
-            return folder
+            return _finished(plan, codec, folder, strict)
         requests = shard_requests(plan, builder, folder, codec)
         wanted = requests[part[0] :: part[1]] if part else requests
         if merge and (missing := [q["key"] for q in wanted if adopted(q) is None]):
@@ -115,19 +116,18 @@ def build(
         skipped = [s.model_dump() for s in plan.skipped]
         skipped += [{"id": i, "reason": r} for entry in entries.values() for i, r in entry["skipped"].items()]
         skipped.sort(key=lambda scene: scene["id"])
-        if strict and skipped:
-            raise SceneError(skipped[0]["reason"], where=skipped[0]["id"], hint="without --strict it is left out")
+        if strict:
+            _tell_skipped(skipped, folder, strict)
         if part is None:
             manifest = assemble(plan, codec, folder, [(q, entries[q["key"]]) for q in requests], skipped)
             write_atomic(folder / "README.md", data_card(manifest))
             if (picture := split_map(manifest)) is not None:
                 write_atomic(folder / MAP_NAME, picture)
             remove_temporaries(folder)
+            remove_unlisted(folder, manifest)
             write_atomic(folder / MANIFEST_NAME, canonical_json(manifest))
-            shutil.rmtree(folder / JOURNAL)
-    if skipped:
-        named = "; ".join(f"{s['id']} ({s['reason']})" for s in skipped[:5])
-        raise PartialResultError(f"{len(skipped)} scenes were left out: {named}", where=folder)
+            shutil.rmtree(folder / JOURNAL, ignore_errors=True)
+    _tell_skipped(skipped, folder, strict)
     return folder
 
 
@@ -174,9 +174,25 @@ def _part(shard: str | None) -> tuple[int, int] | None:
     return int(first), int(count)
 
 
+def _tell_skipped(skipped: list[dict], folder: Path, strict: bool) -> None:
+    if skipped and strict:
+        raise SceneError(skipped[0]["reason"], where=skipped[0]["id"], hint="without --strict it is left out")
+    if skipped:
+        named = "; ".join(f"{s['id']} ({s['reason']})" for s in skipped[:5])
+        raise PartialResultError(f"{len(skipped)} scenes were left out: {named}", where=folder)
+
+
+def _finished(plan: Plan, codec: str, folder: Path, strict: bool) -> Path:
+    """The folder of a data set that is already built, which ends as the build of it did."""
+    manifest = load_manifest(folder)
+    _require_same(manifest, plan, codec, folder)
+    _tell_skipped([s.model_dump() for s in manifest.skipped], folder, strict)
+    return folder
+
+
 def _require_same(manifest: Manifest, plan: Plan, codec: str, folder: Path) -> None:
-    planned = {name: getattr(plan.header, name) for name in Header.model_fields}
-    same = all(getattr(manifest, name) == value for name, value in planned.items())
+    planned = plan.header.model_dump(mode="json")  # as JSON, which knows no tuples
+    same = manifest.model_dump(mode="json", include=set(planned)) == planned
     if not (same and manifest.scenes == plan.scenes and manifest.codec == codec):
         raise InputError(
             f"version {manifest.version} is already built here from other inputs, parameters or codec",

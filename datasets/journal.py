@@ -12,6 +12,7 @@ from pathlib import Path
 
 from ..errors import BusyError
 from .files import sha256_file, storage_error
+from .spec import Manifest
 
 JOURNAL = ".build"
 
@@ -31,7 +32,10 @@ def check_writable(folder: Path) -> None:
 def lock(folder: Path, part: tuple[int, int] | None) -> Iterator[None]:
     """Hold the output: alone for a whole build, shared with the other parts for one part of a job array."""
     path = folder / JOURNAL / "lock"
-    descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
+    try:
+        descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
+    except FileNotFoundError:
+        raise BusyError("another builder has just ended here", where=folder, hint="run it again") from None
     try:
         patience = time.monotonic() + 10
         while True:
@@ -69,6 +73,15 @@ def remove_temporaries(folder: Path) -> None:
     """Remove what killed writers left behind. The caller holds the folder alone: nobody else may be writing."""
     for path in folder.rglob("*.tmp-*"):
         path.unlink(missing_ok=True)
+
+
+def remove_unlisted(folder: Path, manifest: Manifest) -> None:
+    """Remove the shards and sidecars that abandoned builds of other inputs left in the folders of their splits."""
+    listed = {folder / path for entry in manifest.shards for path in (entry.path, entry.index_path)}
+    splits = {s.name for s in manifest.splits} | {p.name.partition(".")[0] for p in (folder / JOURNAL).glob("*.json")}
+    for path in (p for split in splits for suffix in ("h5", "idx") for p in (folder / split).glob(f"*.{suffix}")):
+        if path not in listed and path.is_file():
+            path.unlink()
 
 
 def adopted(request: dict) -> dict | None:

@@ -10,6 +10,8 @@ import json
 import os
 import sys
 import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from importlib import import_module
 from pathlib import Path
 
@@ -42,23 +44,31 @@ class _Unusable(Exception):
         self.scene, self.reason = scene, reason
 
 
+@contextmanager
+def _reading(job: SceneJob) -> Iterator[None]:
+    """A source that cannot be read makes its scene unusable; it is no fault of the disk that is written to."""
+    try:
+        yield
+    except SceneError as error:
+        raise _Unusable(job.id, str(error)) from None
+    except OSError as error:
+        words = str(SceneError(f"cannot be read ({error.strerror or error})", where=error.filename))
+        raise _Unusable(job.id, words.replace(f"{job.payload.get('source')}/", "")) from None
+
+
 def _write(request: dict, header: Header, builder, jobs, path: Path, skipped: dict[str, str]) -> dict:
     found = []
     for number, job in jobs:
-        try:
+        with _reading(job):
             found.append((number, job, list(builder.index(job))))
-        except SceneError as error:
-            raise _Unusable(job.id, str(error)) from None
     refs = [ref for _, _, chips in found for ref in chips]
     numbers = [number for number, _, chips in found for _ in chips]
     tally = Tally(header, request["split"])
 
     def chips():
         for _, job, scene_refs in found:
-            try:
+            with _reading(job):
                 yield from builder.read(job, scene_refs)
-            except SceneError as error:
-                raise _Unusable(job.id, str(error)) from None
 
     try:
         rows = write_shard(path, header, request["split"], request["codec"], refs, numbers, chips(), tally.observe)
@@ -76,6 +86,7 @@ def _write(request: dict, header: Header, builder, jobs, path: Path, skipped: di
         return entry | {"tally": tally.to_json()}
     if unknown := tally.unknown_labels():
         path.unlink()
+        path.with_suffix(".idx").unlink()
         raise FormatError(f"labels {unknown} are neither a class nor the ignore index", where=path)
     files = {"bytes": path.stat().st_size, "sha256": sha256_file(path)}
     index = path.with_suffix(".idx")

@@ -13,6 +13,7 @@ import sys
 import textwrap
 import time
 from concurrent.futures import ProcessPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 from typing import get_args
 
@@ -21,6 +22,7 @@ import pytest
 from PIL import Image
 from tidemark.datasets import build as engine
 from tidemark.datasets.build import build, builder_module, list_builders, plan_data_set
+from tidemark.datasets.journal import lock
 from tidemark.datasets.spec import Codec, load_manifest
 from tidemark.datasets.verify import verify
 from tidemark.errors import BusyError, InputError, PartialResultError, SceneError, StorageError
@@ -121,6 +123,35 @@ def test_a_finished_build_is_left_alone(source, tmp_path, monkeypatch):
     folder = make(source, tmp_path)
     monkeypatch.setattr(subprocess, "Popen", None)
     assert make(source, tmp_path) == folder and not (folder / ".build").exists()
+
+
+def test_a_finished_build_needs_no_place_to_write(source, tmp_path, monkeypatch):
+    folder = make(source, tmp_path)
+    monkeypatch.setattr(engine, "check_writable", lambda folder: pytest.fail("two that only look would collide"))
+    assert make(source, tmp_path, shard="0/2") == make(source, tmp_path) == folder
+
+
+def test_a_builder_whose_place_another_one_has_just_tidied_says_so(tmp_path):
+    with pytest.raises(BusyError, match="another builder has just ended here; run it again"):
+        lock(tmp_path, None).__enter__()
+
+
+def test_shards_of_an_abandoned_build_do_not_stay_beside_the_published_ones(source, reference, tmp_path):
+    folder = tmp_path / "ombria" / "1.0.0"
+    make(source, tmp_path, shard="0/1")
+    for name in ("train/other.h5", "train/other.idx", "gone/more.h5", "own/notes.h5", "train/notes.txt"):
+        (folder / name).parent.mkdir(exist_ok=True)
+        (folder / name).touch()
+    (folder / ".build" / "gone.more.json").write_text("{}")
+    left = {name for name in digests(make(source, tmp_path)) if name not in reference}
+    assert left == {"own/notes.h5", "train/notes.txt"}
+
+
+def test_parameters_that_json_has_no_form_for_do_not_make_another_data_set(source, tmp_path):
+    plan = plan_data_set("ombria", source, unverified_source=True)
+    builder = plan.header.builder.model_copy(update={"parameters": {"widths": (1, 2)}})
+    plan = replace(plan, header=plan.header.model_copy(update={"builder": builder}))
+    assert build(plan, BUILDER, tmp_path) == build(plan, BUILDER, tmp_path)
 
 
 def test_a_published_version_never_changes(source, tmp_path):
@@ -246,6 +277,27 @@ def test_an_unusable_scene_is_left_out_and_named(source, tmp_path):
     manifest = load_manifest(tmp_path / "out" / "ombria" / "1.0.0")
     assert [s.id for s in manifest.skipped] == ["guyana"]
     assert not verify(tmp_path / "out" / "ombria" / "1.0.0", deep=True).problems
+
+
+def test_a_finished_build_ends_as_the_first_run_did(source, tmp_path):
+    broken, out = broken_source(source, tmp_path), tmp_path / "out"
+    for strict, error in ((False, PartialResultError), (False, PartialResultError), (True, SceneError)):
+        with pytest.raises(error, match="guyana"):
+            make(broken, out, strict=strict)
+
+
+def test_a_source_that_cannot_be_read_is_told_of_its_scene_and_stops_no_other(source, reference, tmp_path, monkeypatch):
+    for what in ("index", "read"):
+        body = f"""
+        def {what}(job, *more):
+            return open(job.payload["source"] + "/gone.png") if job.id == "guyana" else ombria.{what}(job, *more)
+        """
+        own = own_builder(tmp_path, monkeypatch, body)
+        with pytest.raises(PartialResultError, match=r"1 scenes were left out: guyana \(gone.png: cannot be read"):
+            build(plan_data_set("ombria", source, unverified_source=True), own, tmp_path / what)
+        folder = tmp_path / what / "ombria" / "1.0.0"
+        assert digests(folder)["test/timor.h5"] == reference["test/timor.h5"]
+        assert str(source) not in (folder / "dataset.json").read_text()
 
 
 def test_strict_stops_at_an_unusable_scene(source, tmp_path):
