@@ -58,6 +58,10 @@ class Task(lightning.LightningModule):
         """The loss, a scalar."""
         raise NotImplementedError
 
+    def weight_of(self, batch: Mapping[str, Tensor]) -> Tensor:
+        """The share of a batch's loss in the epoch's mean: how many values it is a mean of, a scalar."""
+        raise NotImplementedError
+
     def no_counts(self) -> np.ndarray:
         """What ``counts_of`` adds up to before the first batch."""
         raise NotImplementedError
@@ -120,7 +124,8 @@ class Task(lightning.LightningModule):
         return optimizer if schedule is None else ([optimizer], [{"scheduler": schedule, "interval": "step"}])
 
     def _count(self, split: str, loss: Tensor, answer: Any, batch: Mapping[str, Tensor]) -> None:
-        self._losses[split].append(loss.detach())
+        weight = self.weight_of(batch).double()
+        self._losses[split].append(torch.stack([loss.detach() * weight, weight]))
         with torch.no_grad():
             self._counts[split] += self.counts_of(answer, batch)
 
@@ -158,6 +163,10 @@ class ClassTask(Task):
     def loss_of(self, answer: Tensor, batch: Mapping[str, Tensor]) -> Tensor:
         """The loss that the recipe names."""
         return self.loss(answer, batch[self.label])
+
+    def weight_of(self, batch: Mapping[str, Tensor]) -> Tensor:
+        """Its labels that count."""
+        return (batch[self.label] != metrics.IGNORE).sum()
 
     def no_counts(self) -> np.ndarray:
         """int64 (classes, classes)."""
@@ -233,12 +242,13 @@ def summed(counts: np.ndarray) -> np.ndarray:
 
 
 def mean_over_ranks(losses: Sequence[Tensor]) -> float | None:
-    """Mean of the batches' losses over all processes; None where there are none."""
-    if not (torch.distributed.is_available() and torch.distributed.is_initialized()):
-        return float(torch.stack(list(losses)).mean()) if losses else None
-    own = [float(torch.stack(list(losses)).double().sum()), len(losses)] if losses else [0.0, 0]
-    total, count = summed(np.array(own, np.float64))
-    return float(total / count) if count else None
+    """Weighted mean of the batches' losses over all processes, from (loss * weight, weight) of each.
+
+    None where there are no batches, 0 where nothing in them counts.
+    """
+    own = torch.stack(list(losses)).sum(0).tolist() if losses else [0.0, 0.0]
+    total, weight, batches = summed(np.array([*own, len(losses)], np.float64))
+    return float(total / max(1.0, weight)) if batches else None
 
 
 def draw_key(name: str, seed: int, epoch: int, step: int) -> int:
@@ -258,7 +268,13 @@ def make_optimizer(parameters: Any, options: CfgNode) -> torch.optim.Optimizer:
 def make_schedule(optimizer: torch.optim.Optimizer, options: CfgNode, steps: int) -> Any:
     """A schedule that moves every step; None for ``none`` and for ``plateau``, which moves by the epoch's score."""
     if options.SCHEDULER == "onecycle":
-        return torch.optim.lr_scheduler.OneCycleLR(optimizer, options.LR, total_steps=steps, pct_start=options.WARMUP)
+        share = options.WARMUP
+        if abs(share * steps - 1) < 1e-6:  # torch divides by share * steps - 1
+            share = (1 + 1e-6) / steps
+        cycles = options.OPTIMIZER != "sgd"  # else torch would put its own numbers in place of TRAIN.MOMENTUM
+        return torch.optim.lr_scheduler.OneCycleLR(
+            optimizer, options.LR, total_steps=steps, pct_start=share, cycle_momentum=cycles
+        )
     if options.SCHEDULER == "cosine":
         rising = int(options.WARMUP * steps)
 

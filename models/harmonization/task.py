@@ -48,6 +48,10 @@ class HarmonizationTask(Task):
         """The loss that the recipe names, over valid pixels."""
         return self.loss(answer, batch["target"], batch["valid"])
 
+    def weight_of(self, batch: Mapping[str, Tensor]) -> Tensor:
+        """Its valid pixels."""
+        return batch["valid"].sum()
+
     def no_counts(self) -> np.ndarray:
         """float64 (units, bands + 1): squared error of each band, and pixels."""
         return np.zeros((self.units, self.bands + 1))

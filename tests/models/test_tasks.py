@@ -76,6 +76,8 @@ def test_ignored_pixels_have_no_gradient_and_an_empty_batch_no_loss_explosion(na
         {"name": "ce", "out_channels": 3, "class_weights": [1.0, 2.0]},
         {"name": "bce", "out_channels": 1, "class_weights": [1.0]},
         {"name": "ce", "out_channels": 3, "pos_weight": 2.0},
+        {"name": "dice", "out_channels": 1, "label_smoothing": 0.2},
+        {"name": "dice", "out_channels": 3, "label_smoothing": 0.2},
     ],
 )
 def test_a_loss_that_does_not_fit_is_refused(arguments):
@@ -114,6 +116,21 @@ def test_epoch_scores_pool_integers_over_the_batches(classes):
     expected = metrics.water_iou(counts) if classes == 2 else metrics.mean_iou(counts)
     assert row["train/iou"] == row["val/iou"] == pytest.approx(float(expected))
     assert row["train/loss"] == pytest.approx(row["val/loss"])
+
+
+def test_the_loss_of_an_epoch_does_not_depend_on_the_batches():
+    image, mask = torch.randn(5, 1, 4, 4), torch.randint(0, 2, (5, 4, 4))
+    mask[0] = 255
+    mask[1, :3] = 255
+    found = []
+    for size in (5, 3, 1):
+        task = SegmentationTask(Fixed(1), options())
+        task.on_train_epoch_start()
+        for step, first in enumerate(range(0, 5, size)):
+            chosen = slice(first, first + size)
+            task.validation_step({"image": image[chosen], "mask": mask[chosen], "index": torch.arange(5)[chosen]}, step)
+        found.append(task.epoch_scores()["val/loss"])
+    assert found == pytest.approx([task.loss(image, mask).item()] * 3)
 
 
 def test_classification_is_scored_by_macro_f1():
@@ -217,3 +234,12 @@ def test_schedules_rise_in_the_warm_up_and_fall_after_it():
     assert make_schedule(make_optimizer([torch.nn.Parameter(torch.zeros(1))], flat), flat, 20) is None
     for kind in ("cosine", "onecycle"):
         assert len(rates("TRAIN.SCHEDULER", kind, "TRAIN.WARMUP", "0.0", steps=3)) == 3
+
+
+def test_onecycle_takes_a_warm_up_of_one_step_and_leaves_the_momentum_alone():
+    found = rates("TRAIN.SCHEDULER", "onecycle", "TRAIN.LR", "1.0", "TRAIN.WARMUP", "0.2", steps=5)
+    assert found[0] == pytest.approx(1 / 25) and found[1:] == sorted(found[1:], reverse=True) and found[1] > 0.8
+    chosen = options("TRAIN.SCHEDULER", "onecycle", "TRAIN.OPTIMIZER", "sgd", "TRAIN.MOMENTUM", "0.5")
+    optimizer = make_optimizer([torch.nn.Parameter(torch.zeros(1))], chosen)
+    make_schedule(optimizer, chosen, 10)
+    assert optimizer.param_groups[0]["momentum"] == 0.5
