@@ -26,7 +26,8 @@ class Loss:
         label_smoothing: s: a target t becomes (1 - s) t + s / classes (0.2 gives the targets 0.1 and 0.9 when binary).
 
     Raises:
-        ConfigError: a loss that does not go with the number of logits, or not one weight per class.
+        ConfigError: a loss that does not go with the number of logits or with another argument, or not one weight per
+            class.
     """
 
     def __init__(
@@ -57,6 +58,8 @@ class Loss:
                 where="TRAIN.POS_WEIGHT",
                 hint="take bce, or CLASS_WEIGHTS with ce",
             )
+        if label_smoothing and self.name == "dice":
+            raise ConfigError("dice smooths no labels", where="TRAIN.LABEL_SMOOTHING", hint="take ce, bce or bce_dice")
         self.pos_weight, self.class_weights, self.smoothing = pos_weight, tuple(class_weights), label_smoothing
 
     def __call__(self, logits: Tensor, labels: Tensor) -> Tensor:

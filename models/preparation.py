@@ -95,6 +95,9 @@ def _pairs(
             raise ConfigError("pairs of reflectance are taken as they are", where=f"DATA.{key}", hint="leave it out")
     if cfg.DATA.NORMALIZATION not in ("manifest", "none"):
         raise ConfigError("the networks take reflectance itself", where="DATA.NORMALIZATION", hint="set it to none")
+    for key, default in (("POS_WEIGHT", 1.0), ("CLASS_WEIGHTS", []), ("LABEL_SMOOTHING", 0.0)):
+        if options[key] != default:
+            raise ConfigError("reflectance has no classes", where=f"TRAIN.{key}", hint="leave it out")
     if options.CALIBRATE:
         raise ConfigError("there are no logits to calibrate", where="TRAIN.CALIBRATE", hint="set it to false")
     data = PairDataModule(root, options.BATCH_SIZE, PairOptions.from_config(cfg.AUGMENT), **shared)

@@ -184,6 +184,9 @@ def test_a_run_is_timed_on_the_pairs_it_learned_from(trained, pairs, tmp_path):
         (("AUGMENT.NOISE", "0.1"), "AUGMENT.NOISE: pairs of reflectance are not changed like this"),
         (("TRAIN.CALIBRATE", "true"), "TRAIN.CALIBRATE: there are no logits"),
         (("TRAIN.LOSS", "bce"), "TRAIN.LOSS: no loss 'bce'"),
+        (("TRAIN.POS_WEIGHT", "5.0"), "TRAIN.POS_WEIGHT: reflectance has no classes"),
+        (("TRAIN.CLASS_WEIGHTS", "[1, 2]"), "TRAIN.CLASS_WEIGHTS: reflectance has no classes"),
+        (("TRAIN.LABEL_SMOOTHING", "0.1"), "TRAIN.LABEL_SMOOTHING: reflectance has no classes"),
         (("TRAIN.MONITOR", "val/iou"), "TRAIN.MONITOR: a regression has no val/iou"),
     ],
 )
