@@ -60,14 +60,13 @@ def fit_otsu(training: ChipArrays, seed: int, *, band: str = "", method: str = "
     """
     number = _dark_band(training, band)
     if method == "per_chip":
-        return lambda chip: (_dark(chip, number, _chip_threshold(chip.image[number][chip.valid])), None)
+        return lambda chip: (_dark(chip, number, _chip_threshold(_values(chip, number, training.partial))), None)
     if method != "global":
         raise ConfigError(f"expected global or per_chip, found {method!r}", where="MODEL.ARGS.method")
     edges = _histogram_edges(training, number)
     counts = np.zeros(OTSU_BINS, np.int64)
     for chip in training:
-        values = chip.image[number][chip.valid]
-        values = values[values != 0] if training.partial else values  # 0 where this one band has no data
+        values = _values(chip, number, training.partial)
         counts += np.histogram(np.clip(values, edges[0], edges[-1]), edges)[0]
     threshold = otsu_threshold(counts, (edges[:-1] + edges[1:]) / 2)
     return lambda chip: (_dark(chip, number, threshold), None)
@@ -114,7 +113,7 @@ def fit_predict(cfg: Any, run_folder: Path) -> Path:
         run_folder: gets ``<split>/predictions.h5``, ``config.yaml`` and, last, ``run.json``.
 
     Raises:
-        ConfigError: unknown argument, or a row of another task.
+        ConfigError: unknown argument or one that does not fit, or a row of another task.
     """
     row, folder = find_model(cfg.MODEL.NAME), Path(cfg.DATA.ROOT) / cfg.DATA.NAME / cfg.DATA.VERSION
     arguments = configs.to_dict(cfg.MODEL.ARGS)
@@ -139,7 +138,13 @@ def fit_predict(cfg: Any, run_folder: Path) -> Path:
 
     training = arrays(folder, cfg.DATA.TRAIN_SPLIT, cfg.DATA.BANDS)
     start = time.perf_counter()
-    predict = row.build(training, cfg.SEED, **arguments)
+    try:
+        predict = row.build(training, cfg.SEED, **arguments)
+    except (TypeError, ValueError, AttributeError) as error:
+        if not arguments:
+            raise
+        what = f"{arguments} make no {cfg.MODEL.NAME} ({str(error)[:200]})"
+        raise ConfigError(what, where="MODEL.ARGS") from error
     seconds = time.perf_counter() - start
     dataset = dataset_of(manifest, cfg.DATA.ROOT)
     for split in (s.name for s in manifest.splits if s.name != cfg.DATA.TRAIN_SPLIT and s.chips):
@@ -197,6 +202,11 @@ def _dark_band(training: ChipArrays, band: str) -> int:
             f"which of the bands {', '.join(names)} is co-polarised?", where="MODEL.ARGS.band", hint="name it"
         )
     return usual[0]
+
+
+def _values(chip: Chip, number: int, partial: bool) -> np.ndarray:
+    values = chip.image[number][chip.valid]
+    return values[values != 0] if partial else values  # 0 where this one band has no data
 
 
 def _dark(chip: Chip, number: int, threshold: float) -> np.ndarray:

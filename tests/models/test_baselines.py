@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -234,6 +235,23 @@ def test_pixel_forest_never_sees_another_split(water, monkeypatch):
 def test_impossible_forest_arguments_are_named(water, arguments):
     with pytest.raises(ConfigError, match=f"MODEL.ARGS.{next(iter(arguments))}"):
         fit_pixel_forest(ChipArrays(water, "train"), 0, trees=2, **arguments)
+
+
+@pytest.mark.parametrize(
+    "arguments", [{"trees": 0}, {"trees": "abc"}, {"min_leaf": 0}, {"pixels": "abc"}, {"windows_px": 3}]
+)
+def test_arguments_that_make_no_row_end_in_one_line(tmp_path, water, arguments):
+    with pytest.raises(ConfigError, match="MODEL.ARGS: .* make no pixel-forest"):
+        fit_predict(config(water, "pixel-forest", **{"trees": 2, "pixels": 50, **arguments}), tmp_path / "run")
+
+
+def test_otsu_per_chip_leaves_pixels_out_that_miss_this_one_band():
+    training = SimpleNamespace(partial=True, bands=(Band(name="vv_asc"), Band(name="vv_desc")))
+    predict = fit_otsu(training, 0, band="vv_asc", method="per_chip")
+    image = np.full((2, 8, 8), -8, np.float32)
+    image[0, :, :4], image[0, :, 4] = 0, -18  # no data, and water
+    dark, _ = predict(Chip("one", image, np.ones((8, 8), bool), None))
+    assert dark[:, 4].all() and dark.sum() == 8
 
 
 def test_nodata_is_predicted_as_nodata_never_as_water(tmp_path, tiny_dataset):
