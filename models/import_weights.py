@@ -126,7 +126,7 @@ def read_state_dict(file: Path) -> dict[str, torch.Tensor]:
             size = sum(entry.file_size for entry in archive.infolist())
     except FileNotFoundError:
         raise WeightsError("no such file", where=file) from None
-    except (OSError, zipfile.BadZipFile):
+    except (OSError, ValueError, NotImplementedError, zipfile.BadZipFile):
         raise pickle_refused(file) from None
     if size > MAX_BYTES:
         raise WeightsError(f"unpacks to {size} bytes, over the limit of {MAX_BYTES}", where=file)
@@ -134,11 +134,16 @@ def read_state_dict(file: Path) -> dict[str, torch.Tensor]:
         state = torch.load(file, map_location="cpu", weights_only=True)
     except Exception:  # torch raises half a dozen kinds here
         raise pickle_refused(file) from None
-    if not isinstance(state, dict) or not all(
-        isinstance(key, str) and isinstance(value, torch.Tensor) for key, value in state.items()
-    ):
+    if not isinstance(state, dict) or not all(isinstance(key, str) and _is_plain(v) for key, v in state.items()):
         raise WeightsError("holds something else than tensors by name", where=file, hint="give a state dict")
     return dict(state)
+
+
+def _is_plain(value: object) -> bool:
+    """Whether it is a tensor of numbers that are there: not on the meta device, sparse or nested."""
+    if not isinstance(value, torch.Tensor) or value.is_nested:
+        return False
+    return value.layout == torch.strided and value.device.type == "cpu"
 
 
 def _read_safetensors(file: Path) -> dict[str, torch.Tensor]:

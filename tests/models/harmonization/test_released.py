@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import zipfile
+
 import pytest
 import torch
 from safetensors.torch import save_file
@@ -171,3 +173,28 @@ def test_files_that_are_no_weights_are_refused_in_words(tmp_path):
         import_weights("srunet", tmp_path / "c.pth", tmp_path / "out")
     with pytest.raises(ConfigError, match="no orbit"):
         import_weights("srunet", tmp_path / "c.pth", tmp_path / "out", orbit="both")
+
+
+@pytest.mark.parametrize(
+    "tensor",
+    [
+        torch.zeros(2, device="meta"),
+        torch.eye(2).to_sparse(),
+        torch.nested.nested_tensor([torch.zeros(2), torch.zeros(3)], layout=torch.strided),
+    ],
+    ids=["meta", "sparse", "nested"],
+)
+@pytest.mark.filterwarnings("ignore")
+def test_tensors_without_plain_numbers_are_refused(tensor, tmp_path):
+    torch.save({"model.final.bias": tensor}, tmp_path / "a.pth")
+    with pytest.raises(WeightsError, match="give a state dict|is a pickle"):
+        import_weights("srunet", tmp_path / "a.pth", tmp_path / "out")
+
+
+def test_an_archive_with_a_name_that_is_no_text_is_refused(tmp_path):
+    with zipfile.ZipFile(tmp_path / "a.pth", "w") as archive:
+        archive.writestr("é", "x")
+    raw = (tmp_path / "a.pth").read_bytes().replace("é".encode(), b"\xff\xfe")
+    (tmp_path / "a.pth").write_bytes(raw)
+    with pytest.raises(WeightsError, match="is a pickle"):
+        import_weights("srunet", tmp_path / "a.pth", tmp_path / "out")
