@@ -10,6 +10,7 @@ import difflib
 import math
 import re
 from collections.abc import Mapping, Sequence
+from os.path import isfile
 from pathlib import Path
 from typing import Any
 
@@ -75,7 +76,7 @@ def parse_yaml(text: str, where: object = None) -> Any:
         value = yaml.load(text, Loader=_StrictLoader)
     except ConfigError as error:
         raise ConfigError(error.what, where=where, hint=error.hint) from None
-    except (yaml.YAMLError, ValueError, RecursionError) as error:
+    except (yaml.YAMLError, ValueError, OverflowError, RecursionError) as error:
         raise ConfigError(f"not valid YAML ({error})", where=where) from None
     _check_finite(value, where)
     return value
@@ -107,15 +108,15 @@ def find_recipe(name: str | Path) -> Path:
     ``configs/ombria/unet.yaml``, ``ombria/unet.yaml`` and ``ombria/unet`` name the same recipe.
     """
     given = Path(name)
-    if given.is_file() or given.is_absolute():
+    if isfile(given) or given.is_absolute():  # of pathlib's, a name that is too long is an error
         return given
     room = Path(__file__).parent
     inside = Path(*given.parts[1:]) if given.parts[:1] == ("configs",) else given
     for candidate in (room / inside, room / f"{inside}.yaml"):
-        if candidate.is_file():
+        if isfile(candidate):
             return candidate
     if given.suffix in ("", ".yaml"):
-        close = difflib.get_close_matches(str(inside.with_suffix("")), recipes(), n=1, cutoff=0.4)
+        close = difflib.get_close_matches(str(inside).removesuffix(".yaml"), recipes(), n=1, cutoff=0.4)
         raise ConfigError(
             "no such recipe",
             where=name,

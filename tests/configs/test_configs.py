@@ -64,6 +64,12 @@ def test_a_misspelt_recipe_names_the_nearest(tmp_path, monkeypatch):
         configs.load_config("ombria/unett")
 
 
+@pytest.mark.parametrize("name", ["", ".", "configs", "configs/", "a" * 5000])
+def test_a_name_that_is_no_recipe_is_refused(name):
+    with pytest.raises(ConfigError, match="no such recipe"):
+        configs.load_config(name)
+
+
 @pytest.mark.parametrize(
     ("text", "nearest"),
     [
@@ -153,6 +159,7 @@ def test_an_alias_bomb_is_refused(tmp_path):
         "SEED: [1",
         "SEED: 1\n---\nSEED: 2",
         "SEED: " + "9" * 4000,
+        "SEED: 1:" + "59:" * 300 + "1.5",
     ],
 )
 def test_hostile_yaml_ends_in_one_clear_line(tmp_path, text):
