@@ -10,7 +10,7 @@ import numpy as np
 import shapely
 
 from ..errors import SceneError
-from .raster import Affine6, Grid, PixelWindow, local_file
+from .raster import Affine6, Grid, PixelWindow, check_north_up, local_file
 
 IGNORE = 255
 MAX_GEOJSON_BYTES = 512 << 20
@@ -109,6 +109,7 @@ def read_frame(path: str | Path, grid: Grid, layer: str | None = None):
     file = local_file(path)
     if grid.crs is None or grid.transform is None:
         raise SceneError("polygons need a georeferenced image", where=path, hint="give masks instead")
+    check_north_up(grid, f"the image of {path}")
     frame = _read_geojson(file, path) if file.suffix in (".geojson", ".json") else _read_ogr(file, path, grid, layer)
     if frame.crs is None:
         raise SceneError("no coordinate reference system", where=path)
@@ -116,10 +117,45 @@ def read_frame(path: str | Path, grid: Grid, layer: str | None = None):
     kinds = sorted(set(frame.geom_type) - {"Polygon", "MultiPolygon"})
     if kinds:
         raise SceneError(f"expected polygons, found {', '.join(kinds)}", where=path)
-    geometries = np.asarray(frame.geometry.to_crs(grid.crs).array, dtype=object) if len(frame) else np.empty(0, object)
+    _check_degrees(frame.crs, frame.total_bounds, path)
+    try:
+        frame = frame.set_geometry(_cut(frame, grid), crs=frame.crs)
+        frame = frame[~frame.geometry.is_empty].to_crs(grid.crs)
+        return frame.set_geometry(_valid(np.array(frame.geometry.array, object)), crs=grid.crs)
+    except shapely.errors.GEOSException as error:
+        raise SceneError(f"polygons that have no place in the image's CRS ({error})", where=path) from None
+
+
+def _check_degrees(crs, bounds, where: object) -> None:
+    if crs.is_geographic and (np.abs(np.array(bounds, float)) > 360).any():
+        raise SceneError("coordinates beyond 360 degrees", where=where, hint="state the CRS that they are in")
+
+
+def _valid(geometries: np.ndarray) -> np.ndarray:
     broken = ~shapely.is_valid(geometries)
     geometries[broken] = shapely.make_valid(geometries[broken], method="structure", keep_collapsed=False)
-    return frame.set_geometry(list(geometries), crs=grid.crs)
+    return geometries
+
+
+def _cut(frame, grid: Grid) -> np.ndarray:
+    """The polygons without what lies farther from the scene than its own size: its CRS may have no place for that."""
+    geometries = np.array(frame.geometry.array, object)
+    if frame.crs == grid.crs or (box := _bounds_in(grid, frame.crs)) is None:
+        return geometries
+    margin = max(box[2] - box[0], box[3] - box[1])
+    rectangle = (box[0] - margin, box[1] - margin, box[2] + margin, box[3] + margin)
+    far = ~shapely.covered_by(geometries, shapely.box(*rectangle))
+    geometries[far] = shapely.clip_by_rect(_valid(geometries[far]), *rectangle)
+    return geometries
+
+
+def _bounds_in(grid: Grid, crs) -> tuple[float, float, float, float] | None:
+    """Bounds of a scene in another CRS, None across the antimeridian (west > east) or beyond the projection."""
+    from pyproj import Transformer
+
+    transformer = Transformer.from_crs(grid.crs, crs, always_xy=True)
+    box = transformer.transform_bounds(*grid.bounds(), densify_pts=21)
+    return box if np.isfinite(box).all() and box[0] < box[2] else None
 
 
 def _classes(frame, path, value: int | None, attribute: str | None, values: Mapping[str, int]) -> np.ndarray:
@@ -157,7 +193,7 @@ def _read_geojson(file: Path, where: object):
 
 def _read_ogr(file: Path, where: object, grid: Grid, layer: str | None):
     import pyogrio
-    from pyproj import CRS, Transformer
+    from pyproj import CRS
     from pyproj.exceptions import ProjError
 
     with open(file, "rb") as opened:
@@ -169,11 +205,10 @@ def _read_ogr(file: Path, where: object, grid: Grid, layer: str | None):
         info = pyogrio.read_info(file, layer=layer)
         box = None
         if info["crs"]:
-            transformer = Transformer.from_crs(grid.crs, CRS.from_user_input(info["crs"]), always_xy=True)
-            box = transformer.transform_bounds(*grid.bounds(), densify_pts=21)
-        # A box across the antimeridian (west > east) or beyond the projection filters nothing.
-        usable = box is not None and np.isfinite(box).all() and box[0] < box[2]
-        return pyogrio.read_dataframe(file, layer=layer, bbox=box if usable else None, force_2d=True)
+            crs = CRS.from_user_input(info["crs"])
+            _check_degrees(crs, info["total_bounds"], where)
+            box = _bounds_in(grid, crs)
+        return pyogrio.read_dataframe(file, layer=layer, bbox=box, force_2d=True)
     except (pyogrio.errors.DataSourceError, pyogrio.errors.DataLayerError, ProjError, ValueError) as error:
         raise SceneError(f"unreadable polygons ({error})", where=where) from None
 

@@ -271,6 +271,40 @@ def test_polygons_are_reprojected(tmp_path):
     assert found.sum() == 400 and found[10:30, 10:30].all()
 
 
+@pytest.mark.parametrize("suffix", [".gpkg", ".geojson", ".shp"])
+def test_polygons_that_reach_around_the_earth_cover_the_scene(tmp_path, suffix):
+    for name, world in {"box": shapely.box(-180, -90, 180, 90), "half": shapely.box(-75, -60, 105, 80)}.items():
+        path = tmp_path / f"{name}{suffix}"
+        geopandas.GeoDataFrame(geometry=[world], crs="EPSG:4326").to_file(path)
+        assert polygons.read_polygons(path, GRID, value=1).rasterise(GRID, (0, 0, 60, 50)).all()
+
+
+@pytest.mark.parametrize("suffix", [".gpkg", ".geojson", ".shp"])
+def test_metres_called_degrees_are_refused(tmp_path, suffix):
+    path = tmp_path / f"water{suffix}"
+    box = shapely.box(500_100, 4_999_700, 500_300, 4_999_900)
+    geopandas.GeoDataFrame(geometry=[box], crs="EPSG:4326").to_file(path)
+    with pytest.raises(SceneError, match="water.*: coordinates beyond 360 degrees"):
+        polygons.read_polygons(path, GRID, value=1)
+
+
+def test_polygons_without_a_place_in_the_images_crs_are_a_scene_error(tmp_path, monkeypatch):
+    def refuse(geometries):
+        raise shapely.errors.GEOSException("side location conflict")
+
+    geopandas.GeoDataFrame(geometry=[shapely.box(14, 45, 16, 46)], crs="EPSG:4326").to_file(tmp_path / "a.gpkg")
+    monkeypatch.setattr(polygons, "_valid", refuse)
+    with pytest.raises(SceneError, match="a.gpkg: .*no place in the image's CRS"):
+        polygons.read_polygons(tmp_path / "a.gpkg", GRID, value=1)
+
+
+@pytest.mark.parametrize("transform", [(10.0, 0.0, 5e5, 0.0, 10.0, 4_999_400.0), (0.0, 10.0, 5e5, -10.0, 0.0, 5e6)])
+def test_polygons_on_an_image_that_is_not_north_up_are_refused(tmp_path, transform):
+    geopandas.GeoDataFrame(geometry=[shapely.box(14, 45, 16, 46)], crs="EPSG:4326").to_file(tmp_path / "a.gpkg")
+    with pytest.raises(SceneError, match="the image of .*a.gpkg: rotated or flipped"):
+        polygons.read_polygons(tmp_path / "a.gpkg", raster.Grid(60, 60, transform, GRID.crs), value=1)
+
+
 def test_polygons_of_two_classes_that_overlap_are_ignored_there(tmp_path):
     boxes = [shapely.box(500_000, 4_999_800, 500_200, 5_000_000), shapely.box(500_100, 4_999_800, 500_300, 5_000_000)]
     for order in (1, -1):
