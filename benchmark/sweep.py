@@ -21,7 +21,7 @@ from ..datasets.spec import (
 )
 from ..errors import ConfigError, FormatError, InputError
 from ..models.registry import find_model
-from ..models.runs import config_hash, run_folder
+from ..models.runs import config_hash, run_folder, with_init
 
 PACKAGE = Path(__file__).resolve().parents[1]
 Words = Annotated[str, Field(max_length=500)]
@@ -165,7 +165,7 @@ def plan(spec: TableSpec, profile: str, data_root: str | Path, out: str | Path) 
                 others.append((other, found))
             for seed in row.seeds or chosen.seeds:
                 overrides = (*shared, "SEED", str(seed))
-                cfg = load_config(row.recipe, overrides)
+                cfg = with_init(load_config(row.recipe, overrides))
                 folder = run_folder(cfg, manifest)
                 targets = [
                     Target(part.dataset, part.version, manifest.content_sha256, split, folder / split)

@@ -115,6 +115,7 @@ def get_defaults() -> CfgNode:
     cfg.TRAIN.PATIENCE = 0  # stop after so many epochs without a better MONITOR; 0: never
     cfg.TRAIN.MONITOR = "auto"  # what selects the epoch: val/iou, val/macro_f1, val/psnr or val/loss; auto: by task
     cfg.TRAIN.INIT = ""  # folder or Hugging Face repository of weights to start from
+    cfg.TRAIN.INIT_SHA256 = ""  # of their model.safetensors; empty: what INIT holds at the start is noted here
     cfg.TRAIN.DEVICE = "auto"  # auto, cpu or cuda
     cfg.TRAIN.THREADS = 0  # CPU threads; 0: all cores
     cfg.TRAIN.RESUME = True  # go on from last.ckpt where there is one

@@ -15,12 +15,13 @@ from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import Annotated, Any, Literal
 
 from pydantic import Field, ValidationError
+from yacs.config import CfgNode
 
 from .. import __version__
-from ..datasets.files import write_atomic
+from ..datasets.files import sha256_file, write_atomic
 from ..datasets.spec import Count, Manifest, Name, Sha256, Strict, Version, canonical_json, describe_validation
 from ..datasets.spec import manifest_sha256 as digest_of_manifest
-from ..errors import FormatError
+from ..errors import FormatError, WeightsError
 
 RUN_NAME = "run.json"
 CONFIG_NAME = "config.yaml"
@@ -62,6 +63,7 @@ LATER_KEYS: dict[tuple[str, ...], Any] = {
     ("TRAIN", "DEVICES"): 1,
     ("TRAIN", "NODES"): 1,
     ("TRAIN", "CALIBRATE"): False,
+    ("TRAIN", "INIT_SHA256"): "",
 }
 
 
@@ -118,6 +120,30 @@ def dataset_of(manifest: Manifest, root: str | Path) -> RunDataset:
         manifest_sha256=digest_of_manifest(manifest),
         root=str(root),
     )
+
+
+def with_init(cfg: CfgNode) -> CfgNode:
+    """The configuration with the digest of the weights that TRAIN.INIT names, which is part of what a run computes.
+
+    Raises:
+        WeightsError: there are none, or others than TRAIN.INIT_SHA256 says.
+    """
+    if not cfg.TRAIN.INIT:
+        return cfg
+    from .fetch import WEIGHTS_NAME, find_weights
+
+    path = find_weights(cfg.TRAIN.INIT, None) / WEIGHTS_NAME
+    try:
+        found = sha256_file(path)
+    except OSError as error:
+        raise WeightsError(f"no weights here ({error.strerror})", where=path) from None
+    if cfg.TRAIN.INIT_SHA256 not in ("", found):
+        raise WeightsError(f"TRAIN.INIT_SHA256 says {cfg.TRAIN.INIT_SHA256}, found {found}", where=path)
+    noted = cfg.clone()
+    noted.defrost()
+    noted.TRAIN.INIT_SHA256 = found
+    noted.freeze()
+    return noted
 
 
 def config_hash(cfg: Mapping[str, Any], content_sha256: str) -> str:

@@ -29,6 +29,7 @@ from .runs import (
     read_run,
     run_folder,
     usable_cores,
+    with_init,
     write_run,
 )
 from .session import alone, process_rank, torch_threads
@@ -55,7 +56,7 @@ def train(cfg: CfgNode, progress: bool | None = None) -> Path:
     """
     if not cfg.DATA.NAME or not cfg.MODEL.NAME:
         raise ConfigError("no DATA.NAME or no MODEL.NAME", hint="start from a recipe, see `tidemark list`")
-    entry = find_model(cfg.MODEL.NAME)
+    entry, cfg = find_model(cfg.MODEL.NAME), with_init(cfg)
     root = Path(cfg.DATA.ROOT) / cfg.DATA.NAME / cfg.DATA.VERSION
     manifest = load_manifest(root)
     folder = run_folder(cfg, manifest)

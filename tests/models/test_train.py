@@ -198,6 +198,15 @@ def test_fine_tuning_starts_from_given_weights(config, patches, tmp_path):
         ),
         False,
     )
+    shutil.copytree(first / "weights", tmp_path / "start")
+    start = ("TRAIN.EPOCHS", 1, "TRAIN.INIT", tmp_path / "start")
+    tuned = train.train(config(patches, tmp_path, *start), False)
+    assert train.train(config(patches, tmp_path, *start), False) == tuned
+    assert train.train(configs.load_config(tuned / "config.yaml"), False) == tuned
+    shutil.copytree(tuned / "weights", tmp_path / "start", dirs_exist_ok=True)
+    with pytest.raises(WeightsError, match="TRAIN.INIT_SHA256 says"):
+        train.train(configs.load_config(tuned / "config.yaml"), False)
+    assert train.train(config(patches, tmp_path, *start), False) != tuned  # other weights, another run
     mine, theirs = from_pretrained(first).model.state_dict(), from_pretrained(still).model.state_dict()
     for key, value in mine.items():
         torch.testing.assert_close(value, theirs[key], rtol=0, atol=1e-8)
