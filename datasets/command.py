@@ -66,6 +66,8 @@ def build_command(
 
     ``plan_file``: a saved plan instead of source and parameters. ``save``: write the plan there and build nothing.
     """
+    if options["workers"] < 1:
+        raise InputError(f"--workers {options['workers']}: at least 1 is needed")
     if options["codec"] not in get_args(Codec):
         raise InputError(f"no codec {options['codec']!r}, there is {', '.join(get_args(Codec))}")
     module = import_module(builder_module(name))
@@ -87,9 +89,9 @@ def build_command(
 def _planned(name: str, module: ModuleType, source: Path | None, parameters: dict) -> Plan:
     if source is None:
         raise InputError("no source given", where=name, hint="--source ZIP_OR_FOLDER, or --spec FILE for custom")
-    known = set(signature(module.plan).parameters)
+    known = set(signature(module.plan).parameters) - {"source"}
     if unknown := sorted(set(parameters) - known):
-        there = ", ".join(sorted(known - {"source"})) or "none"
+        there = ", ".join(sorted(known)) or "none"
         raise InputError(f"the builder has no parameter {unknown[0]!r}, there is {there}", where=name)
     return plan_data_set(name, source, **parameters)
 
@@ -108,7 +110,12 @@ def _executor(dask: str | None, workers: int):
     if kind == "local" and count and not (count.isdecimal() and int(count) > 0):
         raise InputError(f"--dask {dask!r} is not local:N with N workers")
     cluster = LocalCluster(n_workers=int(count or workers), threads_per_worker=1) if kind == "local" else dask
-    with Client(cluster) as client:
+    try:
+        client = Client(cluster)
+    except (OSError, ValueError) as error:
+        hint = "give tcp://HOST:PORT of a scheduler, local or local:N"
+        raise InputError(f"no scheduler answers ({error})", where=f"--dask {dask}", hint=hint) from None
+    with client:
         yield client.get_executor()
 
 

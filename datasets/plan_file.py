@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 from dataclasses import replace
 from pathlib import Path
 
@@ -20,6 +21,7 @@ from .spec import Scene, canonical_json, describe_validation
 
 PLAN_FORMAT = 1
 MAX_PLAN_BYTES = 4 << 30
+KEY = r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}"  # of a shard
 STAMPS = "stamps"  # key of a payload: relative path -> size in bytes, modification time in ns, inode
 
 
@@ -60,9 +62,24 @@ def read_plan(path: str | Path, builder: str, version: str) -> Plan:
     if found != expected:
         raise FormatError(f"expected a plan with {expected}, found {found}", where=path, hint="write it again")
     try:
-        return TypeAdapter(Plan).validate_python(raw.get("plan"))
+        plan = TypeAdapter(Plan).validate_python(raw.get("plan"))
+        canonical_json(raw)
     except ValidationError as error:
         raise FormatError(describe_validation(error), where=path) from None
+    except (ValueError, RecursionError) as error:
+        raise FormatError(f"not a plan ({error})", where=path) from None
+    splits = {scene.id: scene.split for scene in plan.scenes}
+    if len(splits) < len(plan.scenes):
+        raise FormatError("scene ids repeat", where=path)
+    for shard in plan.shards:
+        if not re.fullmatch(KEY, shard.key):
+            raise FormatError(f"shard {shard.key!r}: its key is no name of a file", where=path)
+        if {split for job in shard.scenes for split in (job.split, splits.get(job.id))} != {shard.split}:
+            raise FormatError(f"shard {shard.key!r}: its scenes are not those of split {shard.split!r}", where=path)
+        for payload in (job.payload for job in shard.scenes):
+            if not (isinstance(payload.get("source"), str) and isinstance(payload.get(STAMPS), dict)):
+                raise FormatError(f"shard {shard.key!r}: a scene lacks its source or stamps", where=path)
+    return plan
 
 
 def check_stamps(job: SceneJob) -> None:

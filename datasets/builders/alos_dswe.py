@@ -62,8 +62,8 @@ def plan(source: Path, *, despeckle: float | None = None, held_out: float = 0.15
         held_out: share of the scenes for validation, and for the test.
     """
     shares = fractions(held_out, NAME)
-    if despeckle is not None and not 0 < despeckle <= 100:
-        raise InputError(f"despeckle must be above 0 and at most 100, found {despeckle}", where=NAME)
+    if despeckle is not None and not (isinstance(despeckle, int | float) and 0 < despeckle <= 100):
+        raise InputError(f"despeckle must be above 0 and at most 100, found {despeckle!r}", where=NAME)
     folder = Path(source).absolute()
     granules: dict[str, dict[str, str]] = {}
     tiles: dict[str, dict[str, str | None]] = {"dswe": {}, "gfc": {}, "hand": {}}

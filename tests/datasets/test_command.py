@@ -1,7 +1,7 @@
 """Parameters of builders from the command line."""
 
 import pytest
-from tidemark.datasets.command import build_command, parse_parameters
+from tidemark.datasets.command import _executor, build_command, parse_parameters
 from tidemark.errors import InputError
 
 
@@ -26,3 +26,30 @@ def test_what_is_no_parameter_is_refused(text):
 def test_an_unknown_parameter_names_those_there_are(tmp_path):
     with pytest.raises(InputError, match="no parameter 'orbit', there is held_out, orbits, split"):
         build_command("tibet-water", tmp_path, tmp_path, {"orbit": "both"}, None, {"codec": "blosc", "workers": 1})
+
+
+def test_the_source_is_no_parameter(tmp_path):
+    with pytest.raises(InputError, match="no parameter 'source', there is none"):
+        build_command("custom", tmp_path, tmp_path, {"source": "x"}, None, {"codec": "blosc", "workers": 1})
+
+
+def test_a_parameter_that_is_no_number_is_refused(tmp_path):
+    with pytest.raises(InputError, match="despeckle must be above 0 and at most 100, found 'abc'"):
+        build_command("alos-dswe", tmp_path, tmp_path, {"despeckle": "abc"}, None, {"codec": "blosc", "workers": 1})
+
+
+def test_without_workers_nothing_is_begun(tmp_path):
+    with pytest.raises(InputError, match="--workers 0: at least 1"):
+        build_command("ombria", tmp_path, tmp_path, {}, "local", {"codec": "blosc", "workers": 0})
+
+
+@pytest.mark.parametrize("address", ["nonsense", "tcp://127.0.0.1:1"])
+def test_a_scheduler_that_does_not_answer_is_named(address):
+    dask = pytest.importorskip("dask")
+    pytest.importorskip("distributed")
+    with (
+        dask.config.set({"distributed.comm.timeouts.connect": "1s"}),
+        pytest.raises(InputError, match=f"--dask {address}: no scheduler answers .*; give tcp://HOST:PORT"),
+        _executor(address, 1),
+    ):
+        pass

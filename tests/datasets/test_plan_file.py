@@ -104,6 +104,30 @@ def test_what_is_no_plan_of_this_builder_is_refused(source, tmp_path):
         run(out, plan=plan)
 
 
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda plan: plan["shards"][0].update(key="../../../escaped"), "its key is no name of a file"),
+        (lambda plan: plan["shards"][0].update(key=".hidden"), "its key is no name of a file"),
+        (lambda plan: plan["shards"][0].update(split="../..", scenes=[]), "its scenes are not those of split"),
+        (lambda plan: plan["shards"][0]["scenes"][0].update(id="other"), "its scenes are not those of split"),
+        (lambda plan: plan["shards"][0]["scenes"][0].update(split="other"), "its scenes are not those of split"),
+        (lambda plan: plan["shards"][0]["scenes"][0].update(payload={}), "lacks its source or stamps"),
+        (lambda plan: plan["shards"][0]["scenes"][0]["payload"].update(stamps=[1]), "lacks its source or stamps"),
+        (lambda plan: plan["shards"][0]["scenes"][0]["payload"].update(more=float("nan")), "not a plan .*nan"),
+        (lambda plan: plan["scenes"].append(plan["scenes"][0]), "scene ids repeat"),
+    ],
+)
+def test_a_plan_that_would_build_something_else_is_refused(source, tmp_path, change, message):
+    path = tmp_path / "plan.json"
+    run(tmp_path / "out", source, save=path)
+    raw = json.loads(path.read_text())
+    change(raw["plan"])
+    path.write_text(json.dumps(raw))
+    with pytest.raises(FormatError, match=f"plan.json: .*{message}"):
+        read_plan(path, NAME, "1.0.0")
+
+
 def test_a_plan_of_files_that_are_recorded_as_a_group_is_not_saved(source, tmp_path):
     plan = engine.plan_data_set(NAME, source)
     scene = plan.scenes[0].model_copy(
