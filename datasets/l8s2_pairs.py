@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import csv
 import math
+import re
 from bisect import bisect_left
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -34,6 +35,8 @@ PAIR_TYPES = {"Train": "train", "Validation": "val", "Test": "test"}
 SPLITS = ("published", "by-tile")
 MAX_CUT_PX = 2  # how much larger or smaller than nominal the authors' cuts are
 MAX_FILE_BYTES = 64 << 20
+MAX_LOCATION = 150  # characters; it begins the scene's id
+DATE = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}(T[0-9]{2}:[0-9]{2}:[0-9]{2}Z)?")
 ARRAYS = {"s2_image": (6, CHIP_SIZE), "l8_image": (6, L8_SIZE), "l8_pan": (0, PAN_SIZE)}
 
 
@@ -129,28 +132,42 @@ def tile_crs(tile: str) -> str | None:
 
 def _head(path: Path) -> list[str]:
     with open(path, newline="", encoding="utf-8", errors="replace") as file:
-        return next(csv.reader([file.readline(65536)]), [])
+        try:
+            return next(csv.reader([file.readline(65536)]), [])
+        except csv.Error:
+            return []
 
 
 def _rows(table: Path) -> Iterator[dict[str, str]]:
     with open(table, newline="", encoding="utf-8", errors="replace") as file:
-        for number, row in enumerate(csv.DictReader(file), start=2):
-            try:
+        reader = csv.DictReader(file)
+        try:
+            for row in reader:
                 scores = float(row["ssim"]), float(row["psnr"])
                 if row["pair_type"] not in PAIR_TYPES or not row["patch_id"]:
                     raise ValueError(f"pair_type {row['pair_type']!r}")
-            except (TypeError, ValueError) as error:
-                raise InputError(f"line {number} is not a pair ({error})", where=table) from None
-            if scores[0] >= MIN_SSIM and scores[1] > MIN_PSNR_DB:
-                yield {name: row[name] for name in COLUMNS}
+                if not DATE.fullmatch(row["date"]):
+                    raise ValueError(f"date {row['date'][:30]!r}, expected YYYY-MM-DD")
+                if not 1 <= len(row["location"]) <= MAX_LOCATION:
+                    raise ValueError(f"location of {len(row['location'])} characters")
+                if scores[0] >= MIN_SSIM and scores[1] > MIN_PSNR_DB:
+                    yield {name: row[name] for name in COLUMNS}
+        except csv.Error as error:
+            raise InputError(f"line {reader.line_num + 1} cannot be read ({error})", where=table) from None
+        except (TypeError, ValueError) as error:
+            raise InputError(f"line {reader.line_num} is not a pair ({error})", where=table) from None
 
 
 def _file(stems: list[tuple[str, str]], row: dict[str, str], folder: Path) -> str:
     """The file whose name begins with the patch's id, the exact name first."""
-    at = bisect_left(stems, (row["patch_id"], ""))
-    if at == len(stems) or not stems[at][0].startswith(row["patch_id"]):
-        raise InputError(f"no HDF5 file for patch {row['patch_id']}", where=folder, hint="every listed pair is needed")
-    return stems[at][1]
+    patch = row["patch_id"]
+    for at in range(bisect_left(stems, (patch, "")), len(stems)):
+        stem, name = stems[at]
+        if not stem.startswith(patch):
+            break
+        if not stem[len(patch) :][:1].isalnum():  # 10_2021 is not of patch 1
+            return name
+    raise InputError(f"no HDF5 file for patch {patch}", where=folder, hint="every listed pair is needed")
 
 
 def _splits(members: dict[str, list[dict]], split: str) -> dict[str, str]:

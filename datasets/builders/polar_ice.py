@@ -22,7 +22,7 @@ import numpy as np
 from ...errors import InputError, SceneError
 from .. import raster
 from ..labelled import IGNORE, relative_error
-from ..plan import ChipRef, Plan, SceneJob
+from ..plan import ChipRef, Plan, SceneJob, slug
 from ..polygons import read_polygons
 from ..products import FRACTIONS, deal, find, ground_keys, is_simulated, make_plan, relative_errors, source_files
 from ..spec import ICE_CLASSES, Array, Band, BuilderInfo, Header, SkippedScene, Task
@@ -102,7 +102,7 @@ def index(job: SceneJob) -> list[ChipRef]:
             window = (row, column, size, size)
             payload = {} if label is None else {"label": int(label)}
             transform = scene.grid.window_transform(window)
-            refs.append(ChipRef(f"{job.id}_{row}_{column}", window, transform, payload=payload))
+            refs.append(ChipRef(f"{slug(job.id)}_{row}_{column}", window, transform, payload=payload))
         return refs
 
 
@@ -205,9 +205,13 @@ def _match(folder: Path) -> tuple[dict[str, tuple[str, str]], list[SkippedScene]
             members[scene] = own[0], path
         else:
             what = f"{len(own)} GeoTIFFs have {scene} in their name" if len(own) != 1 else "a second shapefile"
-            skipped.append(SkippedScene(id=path, reason=f"{path}: {what}, expected one"))
+            skipped.append(_skipped(path, f"{what}, expected one"))
     left = sorted(set(images) - used)
-    return members, skipped + [SkippedScene(id=path, reason=f"{path}: no shapefile ends in its id") for path in left]
+    return members, skipped + [_skipped(path, "no shapefile ends in its id") for path in left]
+
+
+def _skipped(path: str, why: str) -> SkippedScene:
+    return SkippedScene(id=path[-200:], reason=f"{path}: {why}")  # a path may be longer than an id
 
 
 def _check(folder: Path, image: str, polygons: str, dtype: str | None) -> tuple[raster.Grid, str]:

@@ -510,6 +510,43 @@ def test_the_authors_pairs_keep_their_filter_split_and_numbers(pairs, tmp_path):
     assert not verify(made, deep=True).problems
 
 
+def test_a_patch_is_not_found_under_another_patchs_number(tmp_path):
+    stems = [
+        ("10_2021", "10_2021.h5"),
+        ("1_2021", "1_2021.h5"),
+        ("2", "2.h5"),
+        ("20", "20.h5"),
+        ("30_2021", "30_2021.h5"),
+    ]
+    found = {
+        patch: l8s2_pairs._file(stems, {"patch_id": patch}, tmp_path) for patch in ("1", "10", "2", "20", "30_2021")
+    }
+    assert found == {"1": "1_2021.h5", "10": "10_2021.h5", "2": "2.h5", "20": "20.h5", "30_2021": "30_2021.h5"}
+    with pytest.raises(InputError, match="no HDF5 file for patch 3;"):
+        l8s2_pairs._file(stems, {"patch_id": "3"}, tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        (("any/pair", "x" * 140_000), "cannot be read .*field larger than field limit"),
+        (("2021-07-05", "2021-07-05 10:50:31"), "is not a pair .*date '2021-07-05 10:50:31', expected YYYY-MM-DD"),
+        (("2021-07-05", ""), "is not a pair .*date '', expected"),
+        (("31TCJ", "x" * 300), "is not a pair .*location of 300 characters"),
+    ],
+)
+def test_a_row_of_the_table_that_is_no_pair_is_named(pairs, change, words):
+    table = pairs / "train_test_validation_patch.csv"
+    table.write_text(table.read_text().replace(*change, 1))
+    with pytest.raises(InputError, match=f"line 2 {words}"):
+        plan_data_set("l8s2", pairs)
+
+
+def test_other_tables_beside_the_pairs_do_no_harm(pairs):
+    (pairs / "old.csv").write_bytes(b"a,b\rc,d\r\n")
+    assert len(plan_data_set("l8s2", pairs).scenes) == 3
+
+
 def test_a_tile_in_two_splits_is_a_leak_that_names_both(pairs, tmp_path):
     write_table(pairs, [pair_row(0), pair_row(1, kind="Test"), pair_row(2, "31TDJ"), pair_row(3, "31TEJ")])
     with pytest.raises(LeakError, match=r"tile 31TCJ is in two splits: patch p000 \(Train\) and patch p001 \(Test\)"):

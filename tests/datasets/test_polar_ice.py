@@ -222,6 +222,23 @@ def test_a_bad_scene_is_left_out_and_named(folder, tmp_path, fault, words):
     assert len(skipped) == 1 and str(tmp_path) not in skipped[0].reason
 
 
+def test_a_name_that_is_not_ascii_gives_usable_chip_ids(folder, tmp_path):
+    write_image(folder / "grönland.tif", pixels(0), 4)
+    frame = geopandas.GeoDataFrame({"poly_type": ["W"]}, geometry=[box(4, 0, 0, 300, 560)], crs=CRS)
+    frame.to_file(folder / "seaice_grönland.shp")
+    made = make(folder, tmp_path)
+    assert "GRÖNLAND" in {s.id for s in load_manifest(made).scenes}
+    assert {c.split("_")[0][:7] for c in chips_of(made)} == {"2018011", "2018021", "2018031", "GR-NLAN"}
+
+
+def test_a_stray_image_in_deep_folders_is_named(folder):
+    write_image(folder / ("x" * 120) / ("y" * 120) / "other.tif", pixels(0), 4)
+    (skipped,) = plan_data_set("polar-ice", folder).skipped
+    assert skipped.id.endswith("y/other.tif") and skipped.reason.endswith(
+        "x/" + "y" * 120 + "/other.tif: no shapefile ends in its id"
+    )
+
+
 def test_scenes_of_one_place_stay_together_unless_asked(folder, tmp_path):
     fourth(folder)
     move = from_origin(origin(0)[0] + 4000, origin(0)[1], 40, 40)
