@@ -7,12 +7,16 @@ and percentiles are exact), and for floats the 65 536 bins of the upper 16 bits 
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 
+from ..errors import FormatError
 from .spec import Array, Band, BandStatistics, Header, holds
 
 TRAIN = "train"  # the split whose bands are counted
 BINS = 1 << 16
+NARROW = 1e-6  # variance / mean²: below it, too few digits are left of the difference between two large sums
 _DIGITS = 8  # of float statistics: below what the order of a vectorised sum can change
 
 
@@ -66,6 +70,7 @@ class Tally:
         self.sums = {a.name: np.zeros((len(a.bands), 4)) for a in self.arrays}  # sum, sum of squares, min, max
         for sums in self.sums.values():
             sums[:, 2:] = np.inf, -np.inf
+        self.spread = {a.name: [(0, 0.0, 0.0)] * len(a.bands) for a in self.arrays}  # of floats, see ``joined_spread``
         self.classes = np.zeros(256, np.int64)
         largest = max((int(np.prod(a.shape[1:])) for a in self.arrays), default=0)
         self._pattern, self._wide = np.empty(largest, np.intp), np.empty(largest)  # fresh pages cost more than sums
@@ -88,25 +93,30 @@ class Tally:
                 self.counts[array.name][b][: len(found)] += found
                 sums = self.sums[array.name][b]
                 if not _exact(values.dtype):
-                    np.copyto(wide, values)
-                    total = wide.sum()
-                    wide *= wide
-                    sums[:2] += total, wide.sum()
+                    total, squares, around = _moments(values, wide)
+                    sums[:2] += total, squares
+                    own = values.size, total / values.size, around
+                    self.spread[array.name][b] = joined_spread(self.spread[array.name][b], own)
                 sums[2:] = min(sums[2], values.min()), max(sums[3], values.max())
         label = self.header.label_array
         if label.role in ("mask", "label"):
             self.classes += np.bincount(chip[label.name].reshape(-1), minlength=256)
 
     def to_json(self) -> dict:
-        """Sparse histograms, sums and class counts as JSON values."""
+        """Sparse histograms, sums and class counts as JSON values. Raises FormatError where a sum has overflown."""
         bands = {}
         for array in self.arrays:
             bands[array.name] = []
-            for counts, sums in zip(self.counts[array.name], self.sums[array.name], strict=True):
+            for b, band in enumerate(array.bands):
+                counts, sums = self.counts[array.name][b], self.sums[array.name][b]
+                if not np.isfinite(sums[:2]).all():
+                    what = f"the squares of values up to {max(-sums[2], sums[3]):.3g} are beyond float64"
+                    raise FormatError(what, where=f"array {array.name}, band {band.name}", hint="store them scaled")
                 counts = counts[_pattern_of(np.dtype(array.dtype))]
                 at = np.flatnonzero(counts)
                 finite = [float(s) if np.isfinite(s) else None for s in sums]
-                bands[array.name].append({"at": at.tolist(), "n": counts[at].tolist(), "sums": finite})
+                spread = self.spread[array.name][b]
+                bands[array.name].append({"at": at.tolist(), "n": counts[at].tolist(), "sums": finite, "spread": spread})
         return {"bands": bands, "classes": self.classes.tolist()}
 
     def merge(self, stored: dict) -> None:
@@ -117,6 +127,8 @@ class Tally:
                 self.counts[array.name][b][patterns[band["at"]]] += np.array(band["n"], np.int64)
                 sums, (total, squares, low, high) = self.sums[array.name][b], band["sums"]
                 sums[:2] += total, squares
+                if "spread" in band:  # a journal of an older version has none
+                    self.spread[array.name][b] = joined_spread(self.spread[array.name][b], band["spread"])
                 if low is not None:
                     sums[2:] = min(sums[2], low), max(sums[3], high)
         self.classes += np.array(stored["classes"], np.int64)
@@ -147,7 +159,11 @@ class Tally:
             whole = [(int(values[i]), int(counts[i])) for i in at]
             total, squares = sum(v * c for v, c in whole), sum(v * v * c for v, c in whole)
         mean = total / n
-        std = max(squares / n - mean * mean, 0.0) ** 0.5
+        variance = squares / n - mean * mean
+        counted, _, around = self.spread[array.name][b]
+        if counted == n and variance < NARROW * mean * mean:
+            variance = around / n
+        std = max(variance, 0.0) ** 0.5
         ranks = np.searchsorted(np.cumsum(counts), (0.02 * n, 0.98 * n), side="left")
         p02, p98 = np.clip(values[ranks], low, high)
         ends = sorted(v * band.scale + band.offset for v in (low, high))
@@ -163,6 +179,31 @@ class Tally:
             p02=_rounded(percentiles[0]),
             p98=_rounded(percentiles[1]),
         )
+
+
+def joined_spread(one: Sequence[float], other: Sequence[float]) -> tuple[int, float, float]:
+    """Number, mean and sum of squared distances from the mean of two sets of values together (Chan et al. 1979)."""
+    (n, mean, around), (more, its_mean, its_around) = one, other
+    if not more:
+        return one
+    apart = its_mean - mean
+    return n + more, mean + apart * (more / (n + more)), around + its_around + apart * apart * (n * more / (n + more))
+
+
+def _moments(values: np.ndarray, wide: np.ndarray) -> tuple[float, float, float]:
+    """Sum, sum of squares and of squared distances from the mean; ``wide`` is room for the values as float64."""
+    np.copyto(wide, values)
+    total = float(wide.sum())
+    with np.errstate(over="ignore"):
+        wide *= wide
+        squares = float(wide.sum())
+    mean = total / len(values)
+    around = squares - mean * total
+    if around < NARROW * squares:
+        np.subtract(values, mean, out=wide, dtype=np.float64)
+        wide *= wide
+        around = float(wide.sum())
+    return total, squares, around
 
 
 def _rounded(value: float) -> float:

@@ -236,6 +236,29 @@ def test_a_nodata_value_that_the_dtype_cannot_hold_is_no_pixel(dtype, nodata):
     assert valid_pixels(values, Band(name="b0", nodata=nodata)).all()
 
 
+@pytest.mark.parametrize(
+    ("dtype", "mean", "sd"), [("float64", 1e9, 1), ("int32", 1.5e9, 10), ("uint32", 4e9, 10), ("float32", -300, 0.01)]
+)
+def test_a_narrow_band_far_from_zero_keeps_its_deviation(dtype, mean, sd):
+    head, rng = header(dtype, (1, 64, 64)), np.random.default_rng(0)
+    values = rng.normal(mean, sd, (6, 1, 64, 64)).astype(dtype)
+    parts = [Tally(head, "train") for _ in range(3)]  # the last one has no pixel
+    for i, chip in enumerate(values):
+        parts[i % 2].observe({"image": chip, "label": np.uint8(0)})
+    merged = Tally(head, "train")
+    for part in reversed(parts):
+        merged.merge(json.loads(json.dumps(part.to_json())))
+    (found,) = merged.statistics()
+    assert np.isclose(found.std, values.std(dtype=np.float64), rtol=1e-6)
+
+
+def test_values_whose_squares_overflow_are_named():
+    tally = Tally(header("float64", (1, 8, 8)), "train")
+    tally.observe({"image": np.full((1, 8, 8), -1e160), "label": np.uint8(0)})
+    with pytest.raises(FormatError, match=r"array image, band b0: the squares of values up to 1e\+160 are beyond"):
+        tally.to_json()
+
+
 def test_outside_the_training_split_only_labels_are_counted():
     head = header("float32", (1, 8, 8))
     tally = Tally(head, "val")
