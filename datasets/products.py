@@ -19,7 +19,7 @@ from .labelled import relative_error
 from .plan import Plan, SceneJob, group_shards
 from .raster import Grid, wgs84_bounds
 from .spec import Header, Scene, SkippedScene, SourceFile
-from .splits import by_group, connected_groups
+from .splits import connected_groups
 
 SIMULATED = "simulation.json"  # a source that holds it was made by ``tidemark simulate``
 ACQUIRED = "acquired.json"  # what ``tidemark acquire`` fetched
@@ -141,12 +141,11 @@ def ground_keys(grids: Mapping[str, Grid], guard_m: float = 0.0) -> dict[str, st
     return {scene: ids[first] for scene, first in zip(ids, group, strict=True)}
 
 
-def deal(keys: Mapping[str, str], shares: Mapping[str, float], skipped: Sequence[SkippedScene]) -> dict[str, str]:
-    """``by_group`` of what is left; where that is too little, the ConfigError says why scenes were skipped."""
-    if not keys:
-        return {}
+@contextmanager
+def reasons(skipped: Sequence[SkippedScene]) -> Iterator[None]:
+    """Say why scenes were skipped where those that are left are too few for the splits."""
     try:
-        return by_group(keys, shares)
+        yield
     except ConfigError as error:
         raise ConfigError(error.what, hint="; ".join(s.reason for s in skipped[:3]) or None) from None
 

@@ -28,17 +28,18 @@ from ..labelled import IGNORE, relative_error
 from ..mosaic import Mosaic, overlap
 from ..plan import ChipRef, Plan, SceneJob
 from ..products import (
-    deal,
     find,
     fractions,
     ground_keys,
     is_simulated,
     make_plan,
     read_text,
+    reasons,
     relative_errors,
     source_files,
 )
 from ..spec import SkippedScene
+from ..splits import by_group
 
 FLOOR_DB = -50.0  # 1e-5 in power, in place of missing pixels while the image is smoothed
 MARGIN = 32  # pixels around a strip that the smoothing sees
@@ -114,7 +115,8 @@ def plan(source: Path, *, despeckle: float | None = None, held_out: float = 0.15
             parts.append((granule, grid, date.isoformat(), names, payload))
         except InputError as error:
             skipped.append(SkippedScene(id=granule, reason=str(relative_error(error, folder))))
-    split_of = deal(ground_keys(grids), shares, skipped)
+    with reasons(skipped):
+        split_of = by_group(ground_keys(grids), shares) if grids else {}
     return make_plan(
         header(despeckle, is_simulated(folder), held_out),
         folder,

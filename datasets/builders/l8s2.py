@@ -35,9 +35,18 @@ from ..l8s2_header import (
 from ..l8s2_products import FORMATS, L8_BANDS, group, in_zone, partner
 from ..labelled import relative_error
 from ..plan import ChipRef, Plan, SceneJob
-from ..products import deal, fractions, ground_keys, is_simulated, make_plan, read_text, relative_errors, source_files
+from ..products import (
+    fractions,
+    ground_keys,
+    is_simulated,
+    make_plan,
+    read_text,
+    reasons,
+    relative_errors,
+    source_files,
+)
 from ..spec import SkippedScene
-from ..splits import connected_groups
+from ..splits import by_group, connected_groups
 
 TILE_CORE = 39  # chips of a side that no other tile holds: tiles begin every 100 km
 TILE_SIZE = 10980
@@ -73,7 +82,9 @@ def plan(source: Path, *, max_days: int = 1, split: str | None = None, held_out:
     for scene in sorted(set(found) - set(last.values())):  # the ids of its chips would be the same
         del found[scene]
         skipped.append(SkippedScene(id=scene, reason=f"{scene}: a later product of the same image is there"))
-    split_of = deal(_places({scene: (s2["tile"], grid) for scene, (s2, grid, _) in found.items()}), shares, skipped)
+    tiles = {scene: (s2["tile"], grid) for scene, (s2, grid, _) in found.items()}
+    with reasons(skipped):
+        split_of = by_group(_places(tiles), shares) if tiles else {}
     parts = []
     for scene, (s2, grid, l8) in found.items():
         names = (*s2["bands"].values(), *l8["bands"].values(), *l8["pan"].values())

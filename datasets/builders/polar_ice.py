@@ -24,8 +24,9 @@ from .. import raster
 from ..labelled import IGNORE, relative_error
 from ..plan import ChipRef, Plan, SceneJob, slug
 from ..polygons import read_polygons
-from ..products import FRACTIONS, deal, find, ground_keys, is_simulated, make_plan, relative_errors, source_files
+from ..products import FRACTIONS, find, ground_keys, is_simulated, make_plan, reasons, relative_errors, source_files
 from ..spec import ICE_CLASSES, Array, Band, BuilderInfo, Header, SkippedScene, Task
+from ..splits import by_group, by_scene
 
 NAME, VERSION = "polar-ice", "1.0.0"
 CHIP_SIZE, PATCH_SIZE = 256, 64
@@ -74,8 +75,8 @@ def plan(
             skipped.append(SkippedScene(id=scene, reason=str(relative_error(error, folder))))
     if not grids:
         raise InputError("no scene could be used", where=folder, hint="; ".join(s.reason for s in skipped[:3]))
-    groups = ground_keys(grids) if split == "by-ground" else {scene: scene for scene in grids}
-    split_of = deal(groups, FRACTIONS, skipped)
+    with reasons(skipped):
+        split_of = by_group(ground_keys(grids), FRACTIONS) if split == "by-ground" else by_scene(list(grids), FRACTIONS)
     parameters = {"form": form, "split": split}
     if form != "maps":
         parameters |= {"quota": quota}

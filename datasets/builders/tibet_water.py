@@ -23,9 +23,9 @@ from ..context import context_window, shrink
 from ..labelled import IGNORE, relative_error, to_classes
 from ..plan import ChipRef, Plan, SceneJob
 from ..polygons import Polygons, read_polygons
-from ..products import deal, find, fractions, ground_keys, is_simulated, make_plan, relative_errors, source_files
+from ..products import find, fractions, ground_keys, is_simulated, make_plan, reasons, relative_errors, source_files
 from ..spec import SkippedScene
-from ..splits import by_table
+from ..splits import by_group, by_table
 from ..tibet_water_header import CHIP_SIZE, MIN_LABELLED, NAME, NODATA, ORBITS, SCALES, bands_of, header
 from ..tibet_water_header import VERSION as VERSION
 
@@ -78,7 +78,8 @@ def plan(
         table = {s: "val" if int(s.removeprefix("scene")) in VALIDATION else "train" for s in grids}
         split_of = by_table(sorted(grids), table)
     else:
-        split_of = deal(ground_keys(grids), shares, skipped)
+        with reasons(skipped):
+            split_of = by_group(ground_keys(grids), shares) if grids else {}
     parts = []
     for scene, grid in grids.items():
         member = members[scene]
