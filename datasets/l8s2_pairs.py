@@ -132,10 +132,7 @@ def tile_crs(tile: str) -> str | None:
 
 def _head(path: Path) -> list[str]:
     with open(path, newline="", encoding="utf-8", errors="replace") as file:
-        try:
-            return next(csv.reader([file.readline(65536)]), [])
-        except csv.Error:
-            return []
+        return next(csv.reader([file.readline(65536)]), [])
 
 
 def _rows(table: Path) -> Iterator[dict[str, str]]:

@@ -61,7 +61,8 @@ def plan(source: Path, *, max_days: int = 1, split: str | None = None, held_out:
     Args:
         source: folder of products, or of the authors' HDF5 files with their table.
         max_days: between the acquisitions of the two sensors.
-        split: for the authors' pairs, ``published`` (their table) or ``by-tile``; products are split by MGRS tile.
+        split: for the authors' pairs, ``published`` (their table) or ``by-tile``; products are split by MGRS tile, and
+            tiles whose chips show the same ground stay together.
         held_out: of products: share of the tiles for validation, and for the test.
     """
     folder, shares = Path(source).absolute(), fractions(held_out, NAME)

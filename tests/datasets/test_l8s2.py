@@ -542,11 +542,6 @@ def test_a_row_of_the_table_that_is_no_pair_is_named(pairs, change, words):
         plan_data_set("l8s2", pairs)
 
 
-def test_other_tables_beside_the_pairs_do_no_harm(pairs):
-    (pairs / "old.csv").write_bytes(b"a,b\rc,d\r\n")
-    assert len(plan_data_set("l8s2", pairs).scenes) == 3
-
-
 def test_a_tile_in_two_splits_is_a_leak_that_names_both(pairs, tmp_path):
     write_table(pairs, [pair_row(0), pair_row(1, kind="Test"), pair_row(2, "31TDJ"), pair_row(3, "31TEJ")])
     with pytest.raises(LeakError, match=r"tile 31TCJ is in two splits: patch p000 \(Train\) and patch p001 \(Test\)"):
