@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from ..configs import dump, parse_yaml
 from ..datasets.files import sha256_file
 from ..datasets.reader import Shard, open_split
-from ..datasets.spec import Manifest, load_manifest, manifest_sha256
+from ..datasets.spec import MANIFEST_NAME, Manifest, load_manifest, manifest_sha256
 from ..errors import FormatError, InputError
 from ..models.predictions import PREDICTIONS_NAME, Predictions
 from ..models.runs import CONFIG_NAME, RunInfo, config_hash, provenance, published, read_run
@@ -123,6 +123,9 @@ def placed(run: str | Path, split: str, dataset: str | Path | None = None) -> tu
     """
     run, own = Path(run), read_run(run).dataset
     if dataset is None:
+        if not (own.folder / MANIFEST_NAME).exists():
+            hint = "call it where the training ran, or give the data set's folder (--dataset)"
+            raise FormatError("the run's data set is not here", where=own.folder, hint=hint)
         return own.folder, run / split
     other = load_manifest(dataset)
     if all(getattr(other, key) == getattr(own, key) for key in ("name", "version", "content_sha256")):

@@ -260,7 +260,8 @@ def _type(value: Any) -> str:
 
 def _check_finite(value: Any, where: object) -> None:
     if isinstance(value, float) and not math.isfinite(value) or isinstance(value, int) and abs(value) >= 2**63:
-        raise ConfigError("a number is not finite or beyond 64 bits", where=where)
+        hint = "pixels that are NaN need no nodata value" if value != value else None
+        raise ConfigError("a number is not finite or beyond 64 bits", where=where, hint=hint)
     children = value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
     for child in children:
         _check_finite(child, where)

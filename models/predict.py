@@ -93,6 +93,8 @@ def predict_scene(
     if out is None:
         raise InputError("no file to write to", where=source, hint="give out")
     check_apart(source, [Path(out), probability_path(out), *([Path(polygons)] if polygons else [])])
+    if polygons is not None and Path(polygons).suffix.lower() != ".gpkg":
+        raise InputError("polygons are written as GeoPackage", where=polygons, hint="let its name end in .gpkg")
     with open_scene(source, loaded, bands, despeckle) as scene:
         grid = scene.grid
         infer = _inference(pretrained, others, scene.bands, device)

@@ -13,6 +13,8 @@ from .predict import load_weights, predict_scene
 from .scene_batch import predict_scenes
 from .scene_sources import GEOTIFFS
 
+OTHER_FILES = (".png", ".jpg", ".jpeg", ".nc", ".gpkg", ".shp", ".vrt", ".h5")  # no names of folders
+
 
 def predict_command(
     sources: Sequence[Path],
@@ -44,6 +46,8 @@ def predict_command(
     if foreign := [name for name, value in other.items() if value]:
         raise InputError(f"--{foreign[0].replace('_', '-')} is not for {what}")
     out = out or Path("reflectance.tif" if True in kinds else "water.tif")
+    if not out.is_dir() and out.suffix.lower() in OTHER_FILES:
+        raise InputError("maps are GeoTIFF", where=out, hint="let --out end in .tif, or name a folder")
     options = {name: value for name, value in (common | own).items() if value is not None}
     if True in kinds:
         from .predict_l8 import predict_landsat

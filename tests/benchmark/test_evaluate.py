@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -322,6 +323,17 @@ def test_a_run_without_predictions_and_weights_says_so(water, tmp_path):
         evaluate_run(folder, "train")
     with pytest.raises(FormatError, match="no finished run"):
         evaluate_run(tmp_path / "nothing", "test")
+
+
+def test_a_run_whose_data_are_elsewhere_says_how_to_name_them(water, tmp_path):
+    moved = tmp_path / "data" / water.parent.name / water.name
+    shutil.copytree(water, moved)
+    folder = run(moved, tmp_path, "otsu")
+    shutil.rmtree(moved)
+    with pytest.raises(FormatError, match="data set is not here") as caught:
+        evaluate_run(folder, "test")
+    assert "--dataset" in caught.value.hint
+    assert evaluate_run(folder, "test", dataset=water).exists()
 
 
 def test_the_evaluator_imports_no_torch():

@@ -20,6 +20,7 @@ from tidemark.datasets.transforms import Preprocess
 from tidemark.errors import DeviceError, InputError, PartialResultError, SceneError, WeightsError
 from tidemark.models import registry
 from tidemark.models.predict import predict_scene, probability_path
+from tidemark.models.predict_command import predict_command
 from tidemark.models.registry import ModelSpec
 from tidemark.models.scene_batch import predict_scenes
 from tidemark.models.scene_sources import find_scenes, open_scene
@@ -385,6 +386,11 @@ def test_what_would_replace_or_repeat_a_scene_is_refused_before_any_work(several
     for polygons in ("o.tif", "o_probability.tif"):
         with pytest.raises(InputError, match="two results would be this file"):
             predict_scene(file, weights(ORBITS[:2]), tmp_path / "o.tif", polygons=tmp_path / polygons)
+    with pytest.raises(InputError, match="o.shp: polygons are written as GeoPackage"):
+        predict_scene(file, weights(ORBITS[:2]), tmp_path / "o.tif", polygons=tmp_path / "o.shp")
+    with pytest.raises(InputError, match="o.png: maps are GeoTIFF"):
+        predict_command([file], [weights(ORBITS[:2])], tmp_path / "o.png", {}, {}, {"method": None})
+    assert not (tmp_path / "o.png").exists()
     with pytest.raises(InputError, match="a_probability.tif: two results would be this file"):
         names = ("a.tif", "a_probability.tif")
         predict_scenes([tmp_path / name for name in names], weights((Band(name="x"),)), tmp_path / "maps")
