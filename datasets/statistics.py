@@ -115,8 +115,8 @@ class Tally:
                 counts = counts[_pattern_of(np.dtype(array.dtype))]
                 at = np.flatnonzero(counts)
                 finite = [float(s) if np.isfinite(s) else None for s in sums]
-                spread = self.spread[array.name][b]
-                bands[array.name].append({"at": at.tolist(), "n": counts[at].tolist(), "sums": finite, "spread": spread})
+                entry = {"at": at.tolist(), "n": counts[at].tolist(), "sums": finite}
+                bands[array.name].append(entry | {"spread": self.spread[array.name][b]})
         return {"bands": bands, "classes": self.classes.tolist()}
 
     def merge(self, stored: dict) -> None:
