@@ -6,7 +6,6 @@ their declared sizes must be those of the file.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache, partial
@@ -19,6 +18,7 @@ from rasterio.crs import CRS
 from rasterio.errors import CRSError
 
 from ..datasets import raster
+from ..datasets.footprints import stated_crs
 from ..datasets.reader import Shard
 from ..datasets.spec import Manifest
 from ..errors import FormatError, InputError
@@ -234,9 +234,8 @@ def _offset(path: Path, grid: raster.Grid, place: ChipPlace, strict: bool = True
 @lru_cache(maxsize=256)
 def _same_crs(stated: str, found: str) -> bool:
     """Whether a manifest's CRS, WKT or an EPSG code, is that of a raster. Raises FormatError where it is none."""
-    code = re.fullmatch(r"EPSG:(\d{1,6})", stated)
     try:
-        own = CRS.from_epsg(int(code[1])) if code else CRS.from_wkt(stated)
+        own = stated_crs(stated)
     except CRSError as error:
         raise FormatError(f"the data set states a CRS that is none ({error})"[:300], where=stated[:80]) from None
     return own == CRS.from_wkt(found)

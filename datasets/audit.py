@@ -18,7 +18,7 @@ from .audit_grids import label_grids, outlines
 from .audit_report import MAX_PAIRS, AuditReport, Check, Pair, Status, write_report
 from .audit_scan import Chips, Scan, open_chips, scan
 from .footprints import near_blocks, near_pairs
-from .overlaps import exact_overlap, likeness, near_hashes, overlap_candidates
+from .overlaps import equal_runs, exact_overlap, likeness, near_hashes, overlap_candidates
 from .seams import MAX_COMPARISONS, MAX_LIMIT, SIDES, edge_features, seam_limit, seams
 
 __all__ = ["AuditReport", "audit", "write_report"]
@@ -73,9 +73,13 @@ def _result(
     *,
     found: int | None = None,
     candidates: int = 0,
+    complete: bool = True,
 ) -> Check:
-    """``found``: pairs in all, where not all are given. No check passes with more ``candidates`` than are compared."""
-    status = bad if pairs else "not-checkable" if candidates > MAX_CONFIRMED else "pass"
+    """``found``: pairs in all, where not all are given.
+
+    No check passes with more ``candidates`` than are compared, or where it is not ``complete`` for another reason.
+    """
+    status = bad if pairs else "pass" if complete and candidates <= MAX_CONFIRMED else "not-checkable"
     if candidates > MAX_CONFIRMED:
         message += f"; only {_number(MAX_CONFIRMED)} of {_number(candidates)} candidates were compared"
     found = len(pairs) if found is None else found
@@ -165,22 +169,20 @@ def _footprints(chips: Chips) -> Check:
             counts = _involved(chips, np.stack([one, other], axis=1), seen)
     stated = f"guard distance {guard:g} m" + ("" if manifest.guard_distance_m else " (none is stated)")
     compared = f"{stated}, {int(known.sum())} of {len(chips)} chips have a georeference"
-    check = _result(name, title, _found(counts, chips, compared), pairs, chips=counts, found=total)
     comparable = all(known[first].any() and known[second].any() for first, second in _split_pairs(chips))
-    return check if pairs or comparable else check.model_copy(update={"status": "not-checkable"})
+    message = _found(counts, chips, compared)
+    return _result(name, title, message, pairs, chips=counts, found=total, complete=comparable)
 
 
 def _equal_chips(chips: Chips) -> tuple[Check, Check]:
     sums = chips.column(f"checksum_{chips.image.name}")
     order = np.argsort(sums, kind="stable")
-    edges = np.flatnonzero(np.append(sums[order][1:] != sums[order][:-1], True)) + 1 if len(order) else []
-    between, within, start = [], [], 0
-    for stop in edges:
+    between, within = [], []
+    for start, stop in equal_runs(sums[order]):
         copies = order[start:stop]
         kept = [copies[chips.split[copies] == split][:MAX_COPIES] for split in np.unique(chips.split[copies])]
         for a, b in combinations(np.concatenate(kept).tolist(), 2):
             (within if chips.split[a] == chips.split[b] else between).append((min(a, b), max(a, b)))
-        start = stop
     checks = []
     for name, title, found, bad in (
         ("equal-chips", "No chip's bytes in two splits", between, "fail"),
@@ -245,8 +247,7 @@ def _seams(chips: Chips, seen: Scan) -> Check:
     )
     if dropped:
         compared += f"; {_number(dropped)} pairs more are of edges with many partners: a pattern, or many dates"
-    check = _result(name, title, _found(counts, chips, compared), pairs, chips=counts)
-    return check if pairs or not dropped else check.model_copy(update={"status": "not-checkable"})
+    return _result(name, title, _found(counts, chips, compared), pairs, chips=counts, complete=not dropped)
 
 
 def _not_far(chips: Chips, found: list[tuple[float, int, int, str]]) -> list[tuple[float, int, int, str]]:

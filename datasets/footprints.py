@@ -25,6 +25,12 @@ EDGE_POINTS = 32  # along each side of a scene: a parallel of 10 degrees is then
 BLOCK_PAIRS = 100_000  # candidates of four corners compared at a time, some 0.2 GB
 
 
+def stated_crs(text: str) -> CRS:
+    """A manifest's CRS, WKT or an EPSG code. Raises rasterio's CRSError where it is none."""
+    code = re.fullmatch(r"EPSG:(\d{1,6})", text)
+    return CRS.from_epsg(int(code[1])) if code else CRS.from_wkt(text)
+
+
 def corners_lonlat(
     transforms: np.ndarray, height: int, width: int, crs: str | None, edge_points: int = 1
 ) -> np.ndarray:
@@ -50,8 +56,7 @@ def corners_lonlat(
     if crs is None or not usable.any():
         return result
     try:
-        code = re.fullmatch(r"EPSG:(\d{1,6})", crs)
-        source = CRS.from_epsg(int(code[1])) if code else CRS.from_wkt(crs)
+        source = stated_crs(crs)
         if not (source.is_geographic or source.is_projected):
             return result
         lon, lat = warp_points(source, CRS.from_epsg(4326), x[usable].ravel(), y[usable].ravel())

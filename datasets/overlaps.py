@@ -8,7 +8,9 @@ their offset, so equal hashes give candidates and the offset; the pixels themsel
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
 
@@ -87,9 +89,8 @@ def overlap_candidates(prints: Fingerprints, split: np.ndarray) -> list[tuple[in
     """
     order = np.argsort(prints.hash, kind="stable")
     ordered = prints.hash[order]
-    starts = np.flatnonzero(np.append(True, ordered[1:] != ordered[:-1])[: len(ordered)])
     votes: Counter[tuple[int, int, int, int]] = Counter()
-    for start, stop in zip(starts, np.append(starts[1:], len(ordered))[: len(starts)], strict=True):
+    for start, stop in equal_runs(ordered):
         if not 2 <= stop - start <= MAX_GROUP:
             continue
         members = order[start:stop]
@@ -103,6 +104,12 @@ def overlap_candidates(prints: Fingerprints, split: np.ndarray) -> list[tuple[in
                     offset = prints.row[one] - prints.row[two], prints.column[one] - prints.column[two]
                     votes[int(prints.chip[one]), int(prints.chip[two]), int(offset[0]), int(offset[1])] += 1
     return [(*key, n) for key, n in sorted(votes.items(), key=lambda item: (-item[1], item[0]))]
+
+
+def equal_runs(ordered: np.ndarray) -> Iterator[tuple[int, int]]:
+    """First and past-the-last place of every run of equal values."""
+    if len(ordered):
+        yield from pairwise([0, *(np.flatnonzero(ordered[1:] != ordered[:-1]) + 1).tolist(), len(ordered)])
 
 
 def exact_overlap(
@@ -156,8 +163,7 @@ def near_hashes(hashes: np.ndarray) -> np.ndarray:
         key = (hashes >> np.uint64(shift)) & np.uint64(0xFFFF)
         order = np.argsort(key, kind="stable")
         ordered = key[order]
-        starts = np.flatnonzero(np.append(True, ordered[1:] != ordered[:-1])) if len(ordered) else []
-        for start, stop in zip(starts, np.append(starts[1:], len(ordered)).astype(int), strict=True):
+        for start, stop in equal_runs(ordered):
             members = order[start:stop]
             for k, one in enumerate(members[: 50 * MAX_GROUP]):
                 others = members[k + 1 : 50 * MAX_GROUP]

@@ -239,6 +239,12 @@ def test_chips_too_small_for_a_fingerprint_are_audited(tmp_path):
     assert audit(publish(tmp_path, DataSet(splits))).check("equal-chips").status == "fail"
 
 
+def test_a_data_set_that_shows_nothing_at_all_is_audited(tmp_path):
+    splits = {split: [Chip(np.full((2, SIZE, SIZE), value, np.uint8))] for split, value in (("train", 7), ("test", 9))}
+    report = audit(publish(tmp_path, DataSet(splits)))
+    assert report.check("blank-chips").found == 2 and report.check("near-duplicates").found == 0
+
+
 def test_near_duplicates_are_found_although_a_band_is_constant(tmp_path):
     splits, image = clean(1), texture(np.random.default_rng(3))
     image[1] = 7
